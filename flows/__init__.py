@@ -1,0 +1,1 @@
+"""One file is one dataflow that reads like its picture; importing a flow does nothing."""

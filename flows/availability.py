@@ -1,0 +1,47 @@
+"""Availability: stock movements in, what every channel may sell out."""
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow
+from bytewax.inputs import Source
+from bytewax.operators import KeyedStream
+from bytewax.outputs import Sink
+
+from operators.lane import LaneSettings, run_lanes
+from operators.route import Item
+from operators.rules import RuleBook
+from schemas.outputs import Availability, DeadLetter, LaneResult, Threshold
+
+RecordT = TypeVar("RecordT")
+
+
+def availability_flow(
+    movements: Source[Item],
+    redis: Sink[tuple[str, LaneResult]],
+    availability: Sink[tuple[str, list[Availability]]],
+    thresholds: Sink[tuple[str, list[Threshold]]],
+    dead_letters: Sink[tuple[str, list[DeadLetter]]],
+    *,
+    rules: RuleBook,
+    settings: LaneSettings,
+) -> Dataflow:
+    """Movements ─▶ lanes ─▶ Redis · availability · thresholds · dead letters; what moves is keyed by lane."""
+    flow = Dataflow("availability")
+    items = op.input("movements", flow, movements)
+    results = run_lanes("lane", items, rules, settings)
+    op.output("redis", results, redis)
+    op.output("availability", pick("changed", results, "availability"), availability)
+    op.output("thresholds", pick("crossed", results, "thresholds"), thresholds)
+    op.output("dead_letters", pick("refused", results, "dead_letters"), dead_letters)
+    return flow
+
+
+def pick(step_id: str, results: KeyedStream[LaneResult], field: str) -> KeyedStream[list[Any]]:
+    """The records that `results` hold in `field`, still keyed by lane; empty lists are left out."""
+
+    def picked(batch: list[tuple[str, LaneResult]]) -> Iterable[tuple[str, list[Any]]]:
+        return [(lane, records) for lane, result in batch if (records := getattr(result, field))]
+
+    return op.flat_map_batch(step_id, results, picked)

@@ -1,0 +1,138 @@
+"""Duplicates: a movement applied before is known again by (source, id, SKU), as long as its SKU's horizon reaches."""
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from xxhash import xxh3_64_intdigest
+
+from operators.columns import Columns
+
+Array = NDArray[Any]
+FREE: Final = 0  # marks a free slot; a hash of 0 is stored as 1
+FIRST_CAPACITY: Final = 64
+
+
+def hash_of(source: str, id_: str) -> int:
+    """64 bits that stand for (source, id); never FREE. Names hold no NUL, so the pair is unambiguous."""
+    return xxh3_64_intdigest(f"{source}\x00{id_}".encode()) or 1
+
+
+class RecentIds:
+    """Ids applied lately, in one open-addressed table of columns: hash, SKU row and time (ms since 1970).
+
+    A SKU's horizon is `dedupe_ms` behind its newest time, or later where more than `ids_per_sku_max` ids would have
+    to be kept. What lies before the horizon is forgotten at once in meaning, and in memory when the table is cleaned.
+    """
+
+    def __init__(self, skus: Columns, dedupe_ms: int, ids_per_sku_max: int) -> None:
+        self._skus = skus
+        self._dedupe_ms = dedupe_ms
+        self._ids_per_sku_max = ids_per_sku_max
+        self._used = 0
+        self._allocate(FIRST_CAPACITY)
+
+    def horizon_ms(self, sku: int) -> int:
+        """Movements of `sku` dated before this could be forgotten duplicates."""
+        cells = self._skus.cells
+        return max(cells["newest_ms"][sku] - self._dedupe_ms, cells["floor_ms"][sku])
+
+    def knows(self, hash_: int, sku: int) -> bool:
+        """Whether the movement was applied to `sku`, at a time that its horizon still reaches."""
+        slot = self._find(hash_, sku)
+        return self._hash_cells[slot] != FREE and self._time_cells[slot] >= self.horizon_ms(sku)
+
+    def remember(self, hash_: int, sku: int, time_ms: int) -> None:
+        """Notes an applied movement, after `newest_ms` of its SKU was brought up to date."""
+        if (self._used + 1) * 2 > len(self._hashes):
+            self._clean()
+        slot = self._find(hash_, sku)
+        if self._hash_cells[slot] == FREE:
+            self._used += 1
+            self._skus.cells["ids"][sku] += 1
+        self._hash_cells[slot] = hash_
+        self._sku_cells[slot] = sku
+        self._time_cells[slot] = time_ms
+        if self._skus.cells["ids"][sku] > self._ids_per_sku_max:
+            self._shorten(sku)
+
+    def dump(self) -> dict[str, bytes]:
+        """The ids that horizons still reach, in the order of their hashes."""
+        live = np.flatnonzero(self._live())
+        live = live[np.lexsort((self._owners[live], self._hashes[live]))]
+        return {
+            "hash": self._hashes[live].astype("<u8").tobytes(),
+            "sku": self._owners[live].astype("<i4").tobytes(),
+            "time_ms": self._times[live].astype("<i8").tobytes(),
+        }
+
+    def load(self, dumped: dict[str, bytes]) -> None:
+        """Replaces all ids; the SKUs' columns have been loaded before."""
+        hashes = np.frombuffer(dumped["hash"], "<u8")
+        owners, times = np.frombuffer(dumped["sku"], "<i4"), np.frombuffer(dumped["time_ms"], "<i8")
+        self._refill(hashes, owners, times)
+
+    def _find(self, hash_: int, sku: int) -> int:
+        """The slot of the id, or the free one where it would go; linear probing."""
+        hashes, owners, mask = self._hash_cells, self._sku_cells, self._mask
+        slot = (hash_ >> 20) & mask
+        while (found := hashes[slot]) != FREE and (found != hash_ or owners[slot] != sku):
+            slot = (slot + 1) & mask
+        return slot
+
+    def _live(self) -> NDArray[np.bool_]:
+        horizons = np.maximum(self._skus["newest_ms"] - self._dedupe_ms, self._skus["floor_ms"])
+        live: NDArray[np.bool_] = self._hashes != FREE
+        live[live] = self._times[live] >= horizons[self._owners[live]]
+        return live
+
+    def _clean(self) -> None:
+        """Drops what is forgotten and makes room: at most a quarter of the slots are taken afterwards."""
+        live = self._live()
+        self._refill(self._hashes[live], self._owners[live], self._times[live])
+
+    def _refill(self, hashes: Array, owners: Array, times: Array) -> None:
+        capacity = FIRST_CAPACITY
+        while capacity < 4 * len(hashes):
+            capacity *= 2
+        self._allocate(capacity)
+        self._insert(hashes, owners, times)
+        self._used = len(hashes)
+        counts = np.bincount(owners, minlength=self._skus.rows)
+        self._skus["ids"][:] = counts[: self._skus.rows]
+
+    def _insert(self, hashes: Array, owners: Array, times: Array) -> None:
+        """Puts distinct ids into the empty table: each round places one id per slot, the others probe on."""
+        slots = ((hashes >> np.uint64(20)) & np.uint64(self._mask)).astype(np.int64)
+        waiting = np.arange(len(hashes))
+        while len(waiting):
+            free = self._hashes[slots[waiting]] == FREE
+            candidates = waiting[free]
+            _, first = np.unique(slots[candidates], return_index=True)
+            placed = candidates[first]
+            self._hashes[slots[placed]] = hashes[placed]
+            self._owners[slots[placed]] = owners[placed]
+            self._times[slots[placed]] = times[placed]
+            waiting = np.setdiff1d(waiting, placed, assume_unique=True)
+            slots[waiting] = (slots[waiting] + 1) & self._mask
+
+    def _shorten(self, sku: int) -> None:
+        """Too many ids of one SKU: its horizon moves up until three quarters are left."""
+        horizon_ms = self.horizon_ms(sku)
+        mine = np.flatnonzero((self._hashes != FREE) & (self._owners == sku) & (self._times >= horizon_ms))
+        if len(mine) > self._ids_per_sku_max:
+            times = np.sort(self._times[mine])
+            floor_ms = int(times[len(times) // 4])
+            if np.count_nonzero(times >= floor_ms) > self._ids_per_sku_max:
+                floor_ms += 1  # one single time holds them all
+            self._skus.cells["floor_ms"][sku] = floor_ms
+        self._clean()
+
+    def _allocate(self, capacity: int) -> None:
+        self._mask = capacity - 1
+        self._hashes = np.zeros(capacity, np.uint64)
+        self._owners = np.zeros(capacity, np.int32)
+        self._times = np.zeros(capacity, np.int64)
+        self._hash_cells = self._hashes.data
+        self._sku_cells = self._owners.data
+        self._time_cells = self._times.data

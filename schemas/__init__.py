@@ -1,0 +1,1 @@
+"""What crosses a border: movements, outputs, rules, settings, and topic names with their codecs."""

@@ -1,0 +1,45 @@
+"""What flows between a source and the lanes: batches of raw messages, and marks that say how far a source has read."""
+
+from typing import NamedTuple
+
+
+class Origin(NamedTuple):
+    """One ordered log: a Kafka partition, a Redis stream or a file.
+
+    `cluster` and `topic` are identities that change when the thing is made anew (Kafka's cluster id and topic id), so
+    that offsets of another topic with the same name are never mistaken for this one's.
+    """
+
+    cluster: str
+    topic: str
+    partition: int
+    name: str  # what people call the topic, stream or file
+
+
+class Batch(NamedTuple):
+    """Raw messages of one origin, in its order; the lists are parallel and offsets grow strictly.
+
+    `timestamps` are the record's own times in ms since 1970 (the broker's), -1 where there is none. `headers` is None
+    where no message has any.
+    """
+
+    origin: Origin
+    offsets: list[int]
+    timestamps: list[int]
+    keys: list[bytes | None]
+    payloads: list[bytes | None]  # None: a Kafka tombstone
+    headers: list[list[tuple[str, bytes | None]] | None] | None = None
+
+
+class Mark(NamedTuple):
+    """How far a source has read one origin, told about once a second even when nothing arrives.
+
+    `offset` is the next offset to read, `end_offset` the log's end as last seen; `record_ms` the timestamp of the last
+    record read (-1: none), `read_ms` the wall clock when the mark was made.
+    """
+
+    origin: Origin
+    offset: int
+    end_offset: int
+    record_ms: int
+    read_ms: int

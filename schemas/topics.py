@@ -1,0 +1,58 @@
+"""Topics: each one object of name, codec and the settings it needs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+import msgspec
+
+from schemas.movements import Decoded, Record, Refusal
+from schemas.movements import decode as decode_movement
+from schemas.movements import encode as encode_movement
+from schemas.outputs import Availability, DeadLetter, Threshold
+
+EncodedT = TypeVar("EncodedT")
+DecodedT = TypeVar("DecodedT")
+
+
+@dataclass(frozen=True, slots=True)
+class Topic(Generic[EncodedT, DecodedT]):
+    """A topic's name, the codec of its values, and what it is created with (`config` in Kafka's words)."""
+
+    name: str
+    encode: Callable[[EncodedT], bytes]
+    decode: Callable[[bytes], DecodedT]
+    config: Mapping[str, str]
+    event_type: str = ""  # CloudEvents' `ce_type`; empty where no events are written
+
+
+MOVEMENTS: Final[Topic[Record, Decoded | Refusal]] = Topic(
+    "inventory.movements",
+    encode_movement,
+    decode_movement,
+    # The broker's clock, so that a source cannot date its movements into the future; kept for ever, because the log
+    # is the truth from which everything else can be computed again.
+    {"message.timestamp.type": "LogAppendTime", "retention.ms": "-1"},
+)
+AVAILABILITY: Final[Topic[Availability, Availability]] = Topic(
+    "inventory.availability",
+    msgspec.json.Encoder().encode,
+    msgspec.json.Decoder(Availability).decode,
+    {"cleanup.policy": "compact"},
+    "onhand.availability.changed",
+)
+THRESHOLDS: Final[Topic[Threshold, Threshold]] = Topic(
+    "inventory.thresholds",
+    msgspec.json.Encoder().encode,
+    msgspec.json.Decoder(Threshold).decode,
+    {"retention.ms": "2592000000"},
+    "onhand.threshold.crossed",
+)
+DEAD_LETTERS: Final[Topic[DeadLetter, DeadLetter]] = Topic(
+    "inventory.dead-letters",
+    msgspec.json.Encoder().encode,
+    msgspec.json.Decoder(DeadLetter).decode,
+    {"retention.ms": "-1"},
+    "onhand.movement.rejected",
+)
+TOPICS: Final = (MOVEMENTS, AVAILABILITY, THRESHOLDS, DEAD_LETTERS)
