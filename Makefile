@@ -1,0 +1,59 @@
+# Everything is run from .venv, which is made again only when a lock file or pyproject.toml has changed.
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.made-for-running
+DEVELOPMENT := $(VENV)/.made-for-development
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+EDITABLE := install --no-build-isolation --no-deps --editable .
+COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --fork-strategy fewest \
+	--no-header --no-emit-index-url --no-emit-find-links $(UPGRADE) pyproject.toml --extra build
+
+# what pytest is given: make test TESTS="tests/operators -k counts"
+TESTS ?= tests
+# what the demo is given: make demo DEMO="--seconds 10"
+DEMO ?=
+
+.PHONY: help demo test check lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(RUNTIME) ## the main flow with a live table; needs nothing beside Python (DEMO="--seconds 10")
+	$(BIN)/onhand demo $(DEMO)
+
+test: $(DEVELOPMENT) ## all tests, with a real Kafka and a real Redis; a skipped test fails (TESTS="tests/bench -k redis")
+	@scripts/need java:default-jre-headless
+	@[ -d .cache/kafka ] || scripts/need mvn:maven
+	@$(BIN)/python -m bench.servers kafka-jars >/dev/null
+	$(BIN)/python -m pytest $(TESTS)
+
+check: $(DEVELOPMENT) ## ruff, its formatter, mypy and the import rules
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lock: $(DEVELOPMENT) ## both lock files from pyproject.toml (UPGRADE=--upgrade for the newest versions)
+	$(COMPILE) --output-file requirements.lock
+	$(COMPILE) --extra dev --constraints requirements.lock --output-file requirements-dev.lock
+
+clean: ## remove what was made: the environment, fetched jars, caches
+	rm -rf $(VENV) .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@python="$$(scripts/find-python)" && echo "making $(VENV) with $$python" && "$$python" -m venv --clear $(VENV)
+
+$(RUNTIME): requirements.lock pyproject.toml | $(BIN)/python
+	$(PIP) install --require-hashes --requirement requirements.lock
+	$(PIP) $(EDITABLE)
+	@touch $@
+
+# it holds the runtime's lock too, so that one environment serves both
+$(DEVELOPMENT): requirements-dev.lock pyproject.toml | $(BIN)/python
+	$(PIP) install --require-hashes --requirement requirements-dev.lock
+	$(PIP) $(EDITABLE)
+	@touch $(RUNTIME) $@

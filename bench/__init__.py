@@ -1,0 +1,1 @@
+"""Benchmarks, and the real servers that benchmarks and tests are run against."""

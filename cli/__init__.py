@@ -1,0 +1,1 @@
+"""The onhand command: it reads settings, builds flows and supervises their processes."""
