@@ -1,15 +1,15 @@
 """Pools: what a channel may draw from, over the positions of a SKU."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 
 class Spare(NamedTuple):
-    """One position as a pool sees it: its location, available units and the units that stay there for safety."""
+    """What one position gives to a pool: units beyond its safety stock, and units that it owes (both ≥ 0)."""
 
-    location: str
-    available: int
-    safety_units: int
+    location: int  # row of the location
+    units: int
+    shortfall: int
 
 
 class Pool(NamedTuple):
@@ -19,10 +19,17 @@ class Pool(NamedTuple):
     shortfall: int
 
 
-def pool_of(positions: Iterable[Spare]) -> Pool:
-    """Σ max(0, available − safety), and Σ max(0, −available): a debt at one location takes nothing from another."""
+def spare_of(location: int, available: int, safety_units: int) -> Spare:
+    """max(0, available − safety) and max(0, −available)."""
+    over = available - safety_units
+    return Spare(location, max(over, 0), -available if available < 0 else 0)
+
+
+def pool_of(spares: Iterable[Spare], draws: Sequence[bool]) -> Pool:
+    """The sums over the locations that are drawn on: a debt at one takes nothing from another."""
     units = shortfall = 0
-    for _, available, safety_units in positions:
-        units += max(0, available - safety_units)
-        shortfall += max(0, -available)
+    for location, spare_units, owed in spares:
+        if draws[location]:
+            units += spare_units
+            shortfall += owed
     return Pool(units, shortfall)

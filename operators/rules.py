@@ -13,6 +13,7 @@ class ResolvedChannel(NamedTuple):
     """What holds for one SKU and channel once every rule has been applied."""
 
     name: str
+    locations: frozenset[str] | None  # None: all that are no suppliers
     share_percent: int
     safety_units: int
     safety_percent: int
@@ -68,9 +69,8 @@ class RuleBook:
             resolved = self._resolved[key] = self._apply(in_force, accounts)
         return resolved
 
-    def draws_on(self, channel: str, location: str) -> bool:
-        """Whether `channel` sells from `location`; by default from all that are no suppliers."""
-        locations = self._channels[channel].locations
+    def draws_on(self, locations: frozenset[str] | None, location: str) -> bool:
+        """Whether a channel with these `locations` sells from `location`; by default from all that are no suppliers."""
         if locations is not None:
             return location in locations
         rule = self._locations.get(location)
@@ -150,7 +150,8 @@ def _resolved_channel(name: str, defaults: ChannelRules, exceptions: list[Rule])
             numbers.update((field, value) for field in CHANNEL_FIELDS if (value := getattr(rule, field)) is not None)
     lowest = numbers["low_stock_at"] + 1
     recovered_at = numbers.pop("recovered_at")
-    return ResolvedChannel(name, recovered_at=max(lowest, recovered_at or 0), **numbers)
+    locations = None if defaults.locations is None else frozenset(defaults.locations)
+    return ResolvedChannel(name, locations, recovered_at=max(lowest, recovered_at or 0), **numbers)
 
 
 def _with_span(rule: Rule) -> _Exception:

@@ -2,11 +2,12 @@
 
 from typing import Any, Final
 
+
 import numpy as np
 
 from operators.columns import Columns, Names, Pairs
 from operators.levels import LEVELS, Standing, standing_after, threshold_crossed
-from operators.pools import Spare, pool_of
+from operators.pools import Pool, Spare, pool_of, spare_of
 from operators.positions import QUANTITIES, Signs, available_units
 from operators.rules import ResolvedChannel, RuleBook, SkuRules
 from operators.sellable import Offer, offer_of
@@ -70,7 +71,8 @@ class Stock:
         self._standings = Columns(_STANDING_COLUMNS)
         self._standing_rows = Pairs(self._standings, "sku", "channel")
         self._resolved: list[SkuRules] = []  # by SKU
-        self._draws: dict[str, list[bool]] = {}  # by channel, then location
+        self._draws: dict[frozenset[str] | None, list[bool]] = {}  # by a channel's locations, then location row
+        self._safety: dict[int, list[int]] = {}  # by identity of a SkuRules, which live as long as the rules
 
     def add_sku(self, name: str, home: int, clock_ms: int) -> int:
         """A SKU met for the first time, at home in the origin `home` whose clock shows `clock_ms`."""
@@ -97,11 +99,14 @@ class Stock:
 
     def offers_after(self, sku: int) -> list[Change]:
         """Works out what each channel may sell of `sku` now; returns the levels that changed, in channel order."""
-        spares = self._spares(sku)
+        resolved = self._resolved[sku]
+        spares = self._spares(sku, resolved)
+        pools: dict[frozenset[str] | None, Pool] = {}
         changes = []
-        for rule in self._resolved[sku].channels:
-            draws = self._draws_on(rule.name)
-            pool = pool_of(spare for location, spare in spares if draws[location])
+        for rule in resolved.channels:
+            pool = pools.get(rule.locations)
+            if pool is None:
+                pool = pools[rule.locations] = pool_of(spares, self._draws_on(rule))
             if change := self._stand(sku, rule, offer_of(rule, pool)):
                 changes.append(change)
         return changes
@@ -145,24 +150,30 @@ class Stock:
             self._rules.resolve(name, clocks_ms[home]) for name, home in zip(self.names, homes, strict=True)
         ]
 
-    def _spares(self, sku: int) -> list[tuple[int, Spare]]:
-        """Location row and spare units of each position of `sku`."""
-        cells, resolved = self.positions.cells, self._resolved[sku]
+    def _spares(self, sku: int, resolved: SkuRules) -> list[Spare]:
+        """What each position of `sku` gives to the pools."""
+        cells = self.positions.cells
+        locations, on_hand, reserved = cells["location"], cells["on_hand"], cells["reserved"]
+        allocated, quarantined = cells["allocated"], cells["quarantined"]
+        safety = self._safety_units(resolved)
         spares = []
         for row in self._position_rows.of(sku):
-            location = cells["location"][row]
-            name = self.locations[location]
-            available = available_units(
-                cells["on_hand"][row], cells["reserved"][row], cells["allocated"][row], cells["quarantined"][row]
-            )
-            spares.append((location, Spare(name, available, self._rules.safety_units(resolved, name))))
+            available = available_units(on_hand[row], reserved[row], allocated[row], quarantined[row])
+            spares.append(spare_of(locations[row], available, safety[locations[row]]))
         return spares
 
-    def _draws_on(self, channel: str) -> list[bool]:
+    def _safety_units(self, resolved: SkuRules) -> list[int]:
+        """By location row, the units of a SKU with these rules that stay there."""
+        safety = self._safety.setdefault(id(resolved), [])
+        while len(safety) < len(self.locations):
+            safety.append(self._rules.safety_units(resolved, self.locations[len(safety)]))
+        return safety
+
+    def _draws_on(self, rule: ResolvedChannel) -> list[bool]:
         """By location row, whether the channel sells from there."""
-        draws = self._draws.setdefault(channel, [])
+        draws = self._draws.setdefault(rule.locations, [])
         while len(draws) < len(self.locations):
-            draws.append(self._rules.draws_on(channel, self.locations[len(draws)]))
+            draws.append(self._rules.draws_on(rule.locations, self.locations[len(draws)]))
         return draws
 
     def _stand(self, sku: int, rule: ResolvedChannel, offer: Offer) -> Change | None:
@@ -170,10 +181,12 @@ class Stock:
         row = self._standing_rows.add(sku, self._channels.add(rule.name))
         cells = self._standings.cells
         cells["sellable"][row], cells["promised"][row] = offer
-        before = Standing(cells["level"][row], bool(cells["recovered"][row]))
+        before = Standing(cells["level"][row], cells["recovered"][row] != 0)
         after = standing_after(before, offer.sellable, rule.low_stock_at, rule.recovered_at)
+        if after == before:
+            return None
         cells["level"][row], cells["recovered"][row] = after
-        if before.level == after.level:
+        if after.level == before.level:
             return None
         initial = not cells["crossed"][row]
         cells["crossed"][row] = 1

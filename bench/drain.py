@@ -1,0 +1,332 @@
+"""Drain: a backlog in Kafka through `onhand run availability` to Redis, timed and checked by the oracle."""
+
+import os
+import platform
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import msgspec
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+from redis import Redis
+
+from bench.generate import RULES_PATH, LoadConfig, benchmark_rules, end_markers, movements
+from bench.oracle import Oracle, fold
+from bench.servers import KafkaBroker, RedisServer
+from schemas.batches import Batch, Origin
+from schemas.outputs import Threshold
+from schemas.topics import DEAD_LETTERS, MOVEMENTS, THRESHOLDS, TOPICS, Topic
+
+DRAIN_SECONDS_MAX: Final = 1800.0
+STOP_SECONDS_MAX: Final = 60.0
+READ_SECONDS_MAX: Final = 60.0
+PRODUCER_QUEUE_MESSAGES: Final = 200_000
+HOUR_MS: Final = 3_600_000
+MEBIBYTE: Final = 1 << 20
+
+Raw = tuple[int, bytes, bytes]  # partition, key, payload
+
+
+class BenchError(RuntimeError):
+    """A run that gives no figure: what went wrong, and where to look."""
+
+
+class DrainRun(msgspec.Struct):
+    """One run, as one JSON line."""
+
+    engine: str
+    dataset: str
+    movements: int
+    movements_per_second: int
+    cpu_seconds_per_million: float
+    memory_mib_max: int
+    wrong_skus: int
+    missing_crossings: int
+    extra_crossings: int
+    dead_letters: int
+    processes: int
+    versions: dict[str, str]
+    started_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run left in Redis and Kafka."""
+
+    channels: dict[str, dict[str, int]]
+    crossings: list[Threshold]
+    dead_letters: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What a run took, first key in Redis to last end marker."""
+
+    seconds: float
+    cpu_seconds: float
+    memory_bytes_max: int
+
+
+def drain(config: LoadConfig, seed: int, runs: int) -> Iterator[DrainRun]:
+    """Measures `runs` drains of the same backlog, each with a fresh group, fresh topics out and an empty Redis."""
+    dataset = "uniform" if config.zipf_exponent == 0 else f"zipf {config.zipf_exponent}"
+    messages = list(movements(config, Random(seed)))  # repeatable on purpose
+    expected = expectation(messages)
+    with ExitStack() as stack:
+        kafka = stack.enter_context(KafkaBroker())
+        redis_server = stack.enter_context(RedisServer({"maxmemory-policy": "noeviction"}))
+        create_topics(kafka.bootstrap_servers, config.partitions)
+        produce(kafka.bootstrap_servers, messages)
+        for number in range(runs):
+            started_at = datetime.now(UTC).isoformat(timespec="seconds")
+            renew_outputs(kafka.bootstrap_servers, redis_server.url, config.partitions)
+            ends = [key.decode() for _, key, _ in end_markers(config)]
+            timing = run_onhand(kafka.bootstrap_servers, redis_server.url, ends, f"drain-{number}")
+            outcome = read_outcome(kafka.bootstrap_servers, redis_server.url)
+            yield judge(dataset, len(messages), timing, outcome, expected, started_at)
+
+
+def expectation(messages: Sequence[Raw]) -> Oracle:
+    """What the oracle makes of the messages, partition by partition."""
+    return fold(as_batches(messages), benchmark_rules(), dedupe_ms=72 * HOUR_MS)
+
+
+def as_batches(messages: Sequence[Raw]) -> Iterator[Batch]:
+    """The messages as a log of each partition, one batch each."""
+    logs: dict[int, tuple[list[bytes | None], list[bytes | None]]] = {}
+    for partition, key, payload in messages:
+        keys, payloads = logs.setdefault(partition, ([], []))
+        keys.append(key or None)
+        payloads.append(payload)
+    for partition, (keys, payloads) in sorted(logs.items()):
+        origin = Origin("bench", "bench", partition, MOVEMENTS.name)
+        yield Batch(origin, list(range(len(keys))), [-1] * len(keys), keys, payloads)
+
+
+def create_topics(bootstrap_servers: str, partitions: int) -> None:
+    """Every topic, with the settings that onhand gives it."""
+    _create(AdminClient({"bootstrap.servers": bootstrap_servers}), TOPICS, partitions)
+
+
+def _create(admin: AdminClient, topics: Iterable[Topic[Any, Any]], partitions: int) -> None:
+    wanted = [
+        NewTopic(topic.name, num_partitions=partitions, replication_factor=1, config=dict(topic.config))
+        for topic in topics
+    ]
+    for made in admin.create_topics(wanted).values():
+        made.result(READ_SECONDS_MAX)
+
+
+def renew_outputs(bootstrap_servers: str, redis_url: str, partitions: int) -> None:
+    """Empties Redis and makes the topics out anew, so that each run starts from nothing."""
+    with Redis.from_url(redis_url) as client:
+        client.flushall()
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    outputs = [topic for topic in TOPICS if topic is not MOVEMENTS]
+    names = {topic.name for topic in outputs}
+    for deleted in admin.delete_topics(list(names)).values():
+        deleted.result(READ_SECONDS_MAX)
+    wait_until(lambda: not names & set(admin.list_topics(timeout=10).topics), READ_SECONDS_MAX, "old topics to go")
+    _create(admin, outputs, partitions)
+
+
+def produce(bootstrap_servers: str, messages: Sequence[Raw]) -> None:
+    """Writes the backlog, each message to the partition it names; raises BenchError where one was not taken."""
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "acks": "all",
+            "enable.idempotence": True,
+            "linger.ms": 20,
+            "queue.buffering.max.messages": PRODUCER_QUEUE_MESSAGES,
+        }
+    )
+    failures: list[str] = []
+
+    def delivered(error: object, _message: Message) -> None:
+        if error is not None:
+            failures.append(str(error))
+
+    for partition, key, payload in messages:
+        while len(producer) >= PRODUCER_QUEUE_MESSAGES - 1:
+            producer.poll(0.05)
+        producer.produce(MOVEMENTS.name, payload, key or None, partition, on_delivery=delivered)
+        producer.poll(0)
+    if producer.flush(READ_SECONDS_MAX) or failures:
+        raise BenchError(f"Kafka did not take the backlog: {failures[:1]}")
+
+
+@contextmanager
+def onhand_running(
+    bootstrap_servers: str, redis_url: str, group: str, rules: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`onhand run availability` as a process of its own, with its output in a file; ended on the way out."""
+    with tempfile.TemporaryDirectory(prefix="onhand-drain-") as directory:
+        log = Path(directory, "onhand.log")
+        environment = os.environ | {
+            "ONHAND_KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers,
+            "ONHAND_KAFKA__GROUP": group,
+            "ONHAND_REDIS__URL": redis_url,
+            "ONHAND_RULES__PATH": str(rules),
+            "ONHAND_STATE__PATH": str(Path(directory, "state")),
+        }
+        command = [str(Path(sys.executable).with_name("onhand")), "run", "availability"]
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, cwd=directory, env=environment, stdout=output, stderr=output)
+        try:
+            yield process
+            stop(process, log)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+def stop(process: subprocess.Popen[bytes], log: Path) -> None:
+    """Drains the process; raises BenchError where it does not end well."""
+    process.send_signal(signal.SIGTERM)
+    code = process.wait(STOP_SECONDS_MAX)
+    if code != 0:
+        raise BenchError(f"onhand ended with exit code {code}: {log.read_text()[-2000:]}")
+
+
+def run_onhand(bootstrap_servers: str, redis_url: str, ends: list[str], group: str) -> Timing:
+    """One drain, from the first key in Redis to the last end marker."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with (
+        Redis.from_url(redis_url) as client,
+        onhand_running(bootstrap_servers, redis_url, group, RULES_PATH) as process,
+    ):
+        wait_until(lambda: _begun(client, process), DRAIN_SECONDS_MAX, "the first key in Redis")
+        began = time.perf_counter()
+        wait_until(lambda: _ended(client, process, ends), DRAIN_SECONDS_MAX, "the last end marker in Redis")
+        seconds = time.perf_counter() - began
+        memory_bytes = _peak_memory_bytes(process.pid)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Timing(seconds, cpu_seconds, memory_bytes)
+
+
+def wait_until(condition: Callable[[], bool], seconds_max: float, what: str) -> None:
+    """Polls `condition` each 5 ms; raises BenchError when `seconds_max` have passed."""
+    deadline = time.monotonic() + seconds_max
+    while not condition():
+        if time.monotonic() > deadline:
+            raise BenchError(f"{what}: not within {seconds_max:.0f} s")
+        time.sleep(0.005)
+
+
+def _begun(client: Redis, process: subprocess.Popen[bytes]) -> bool:
+    _check_alive(process)
+    return int(client.dbsize()) > 0
+
+
+def _ended(client: Redis, process: subprocess.Popen[bytes], ends: list[str]) -> bool:
+    _check_alive(process)
+    return int(client.exists(*[f"avail:{sku}" for sku in ends])) == len(ends)
+
+
+def _check_alive(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        raise BenchError(f"onhand ended before the backlog did, with exit code {process.returncode}")
+
+
+def _peak_memory_bytes(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def read_outcome(bootstrap_servers: str, redis_url: str) -> Outcome:
+    """Everything that a run left behind."""
+    with Redis.from_url(redis_url, decode_responses=True) as client:
+        channels = dict(_channels(client))
+    crossings = [THRESHOLDS.decode(value) for value in read_topic(bootstrap_servers, THRESHOLDS.name)]
+    dead_letters = sum(1 for _ in read_topic(bootstrap_servers, DEAD_LETTERS.name))
+    return Outcome(channels, crossings, dead_letters)
+
+
+def _channels(client: Redis) -> Iterator[tuple[str, dict[str, int]]]:
+    keys = [key for key in client.scan_iter("avail:*", count=5000) if not key.startswith("avail:@")]
+    for start in range(0, len(keys), 1000):
+        with client.pipeline(transaction=False) as pipeline:
+            for key in keys[start : start + 1000]:
+                pipeline.hgetall(key)
+            for key, fields in zip(keys[start : start + 1000], pipeline.execute(), strict=True):
+                found = {name: int(value) for name, value in fields.items() if name != "@incarnation"}
+                yield key.removeprefix("avail:"), found
+
+
+def read_topic(bootstrap_servers: str, name: str) -> Iterator[bytes]:
+    """All values of a topic, partition by partition; raises BenchError where they do not come."""
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap_servers, "group.id": "drain-check", "enable.auto.commit": False}
+    )
+    try:
+        for partition in consumer.list_topics(name, timeout=10).topics[name].partitions:
+            low, high = consumer.get_watermark_offsets(TopicPartition(name, partition), timeout=10)
+            consumer.assign([TopicPartition(name, partition, low)])
+            yield from _read_partition(consumer, low, high)
+    finally:
+        consumer.close()
+
+
+def _read_partition(consumer: Consumer, low: int, high: int) -> Iterator[bytes]:
+    position, deadline = low, time.monotonic() + READ_SECONDS_MAX
+    while position < high:
+        for message in consumer.consume(10_000, 0.5):
+            if message.error():
+                raise BenchError(str(message.error()))
+            position = int(message.offset() or 0) + 1
+            yield message.value() or b""
+        if time.monotonic() > deadline:
+            raise BenchError(f"read up to {position} of {high} within {READ_SECONDS_MAX:.0f} s")
+
+
+def judge(  # what a run was, took and left
+    dataset: str, count: int, timing: Timing, outcome: Outcome, expected: Oracle, started_at: str
+) -> DrainRun:
+    """The run's figures, and every difference from the oracle counted."""
+    wanted = {sku: _without_incarnation(fields) for sku, fields in expected.redis(incarnation=0).items()}
+    wrong = sum(1 for sku in wanted.keys() | outcome.channels.keys() if wanted.get(sku) != outcome.channels.get(sku))
+    wanted_ids = {crossing.id: crossing for crossing in expected.crossings}
+    found_ids = {crossing.id: crossing for crossing in outcome.crossings}
+    missing = sum(1 for id_, crossing in wanted_ids.items() if found_ids.get(id_) != crossing)
+    return DrainRun(
+        engine="onhand",
+        dataset=dataset,
+        movements=count,
+        movements_per_second=round(count / timing.seconds),
+        cpu_seconds_per_million=round(timing.cpu_seconds * 1_000_000 / count, 2),
+        memory_mib_max=timing.memory_bytes_max // MEBIBYTE,
+        wrong_skus=wrong,
+        missing_crossings=missing,
+        extra_crossings=len(found_ids.keys() - wanted_ids.keys()),
+        dead_letters=outcome.dead_letters,
+        processes=1,
+        versions=versions(),
+        started_at=started_at,
+    )
+
+
+def _without_incarnation(fields: dict[str, int]) -> dict[str, int]:
+    return {name: value for name, value in fields.items() if name != "@incarnation"}
+
+
+def versions() -> dict[str, str]:
+    """Of everything that a figure depends on."""
+    packages = ("onhand", "bytewax", "confluent-kafka", "msgspec", "numpy", "redis", "hiredis")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
