@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -68,6 +68,29 @@ class Outcome:
     channels: dict[str, dict[str, int]]
     crossings: list[Threshold]
     dead_letters: int
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """An `onhand` process, and the file that it writes its log to."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def check_alive(self) -> None:
+        """Raises BenchError with the end of its log where it has ended."""
+        if self.process.poll() is not None:
+            raise BenchError(f"onhand ended with exit code {self.process.returncode}: {self.log_tail()}")
+
+    def log_tail(self) -> str:
+        """The last of what it said."""
+        return self.log.read_text(errors="replace")[-2000:]
+
+    def drain(self) -> None:
+        """Ends it as a user would; raises BenchError where it does not end well."""
+        self.process.send_signal(signal.SIGTERM)
+        if self.process.wait(STOP_SECONDS_MAX) != 0:
+            raise BenchError(f"onhand ended with exit code {self.process.returncode}: {self.log_tail()}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +173,7 @@ def produce(bootstrap_servers: str, messages: Sequence[Raw]) -> None:
             "acks": "all",
             "enable.idempotence": True,
             "linger.ms": 20,
+            "log_level": 2,
             "queue.buffering.max.messages": PRODUCER_QUEUE_MESSAGES,
         }
     )
@@ -170,9 +194,12 @@ def produce(bootstrap_servers: str, messages: Sequence[Raw]) -> None:
 
 @contextmanager
 def onhand_running(
-    bootstrap_servers: str, redis_url: str, group: str, rules: Path
-) -> Iterator[subprocess.Popen[bytes]]:
-    """`onhand run availability` as a process of its own, with its output in a file; ended on the way out."""
+    bootstrap_servers: str, redis_url: str, group: str, rules: Path, more: Mapping[str, str] | None = None
+) -> Iterator[Running]:
+    """`onhand run availability` as a process of its own, with its log in a file; ended on the way out.
+
+    `more` are further settings as environment variables.
+    """
     with tempfile.TemporaryDirectory(prefix="onhand-drain-") as directory:
         log = Path(directory, "onhand.log")
         environment = os.environ | {
@@ -181,25 +208,17 @@ def onhand_running(
             "ONHAND_REDIS__URL": redis_url,
             "ONHAND_RULES__PATH": str(rules),
             "ONHAND_STATE__PATH": str(Path(directory, "state")),
+            **(more or {}),
         }
         command = [str(Path(sys.executable).with_name("onhand")), "run", "availability"]
         with log.open("wb") as output:
             process = subprocess.Popen(command, cwd=directory, env=environment, stdout=output, stderr=output)
         try:
-            yield process
-            stop(process, log)
+            yield Running(process, log)
         finally:
             if process.poll() is None:
                 process.kill()
                 process.wait()
-
-
-def stop(process: subprocess.Popen[bytes], log: Path) -> None:
-    """Drains the process; raises BenchError where it does not end well."""
-    process.send_signal(signal.SIGTERM)
-    code = process.wait(STOP_SECONDS_MAX)
-    if code != 0:
-        raise BenchError(f"onhand ended with exit code {code}: {log.read_text()[-2000:]}")
 
 
 def run_onhand(bootstrap_servers: str, redis_url: str, ends: list[str], group: str) -> Timing:
@@ -207,13 +226,14 @@ def run_onhand(bootstrap_servers: str, redis_url: str, ends: list[str], group: s
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with (
         Redis.from_url(redis_url) as client,
-        onhand_running(bootstrap_servers, redis_url, group, RULES_PATH) as process,
+        onhand_running(bootstrap_servers, redis_url, group, RULES_PATH) as running,
     ):
-        wait_until(lambda: _begun(client, process), DRAIN_SECONDS_MAX, "the first key in Redis")
+        wait_until(lambda: _begun(client, running), DRAIN_SECONDS_MAX, "the first key in Redis")
         began = time.perf_counter()
-        wait_until(lambda: _ended(client, process, ends), DRAIN_SECONDS_MAX, "the last end marker in Redis")
+        wait_until(lambda: _ended(client, running, ends), DRAIN_SECONDS_MAX, "the last end marker in Redis")
         seconds = time.perf_counter() - began
-        memory_bytes = _peak_memory_bytes(process.pid)
+        memory_bytes = _peak_memory_bytes(running.process.pid)
+        running.drain()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Timing(seconds, cpu_seconds, memory_bytes)
@@ -228,19 +248,14 @@ def wait_until(condition: Callable[[], bool], seconds_max: float, what: str) -> 
         time.sleep(0.005)
 
 
-def _begun(client: Redis, process: subprocess.Popen[bytes]) -> bool:
-    _check_alive(process)
+def _begun(client: Redis, running: Running) -> bool:
+    running.check_alive()
     return int(client.dbsize()) > 0
 
 
-def _ended(client: Redis, process: subprocess.Popen[bytes], ends: list[str]) -> bool:
-    _check_alive(process)
+def _ended(client: Redis, running: Running, ends: list[str]) -> bool:
+    running.check_alive()
     return int(client.exists(*[f"avail:{sku}" for sku in ends])) == len(ends)
-
-
-def _check_alive(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is not None:
-        raise BenchError(f"onhand ended before the backlog did, with exit code {process.returncode}")
 
 
 def _peak_memory_bytes(pid: int) -> int:

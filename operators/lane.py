@@ -310,5 +310,5 @@ def run_lanes(step_id: str, items: Stream[Item], rules: RuleBook, settings: Lane
     def route_all(batch: list[Item]) -> Iterable[tuple[str, Routed]]:
         return [(str(routed[0]), routed) for item in batch for routed in route(item, settings.lanes)]
 
-    routed: KeyedStream[Routed] = op.flat_map_batch(f"{step_id}.route", items, route_all)
+    routed: KeyedStream[Routed] = op.flat_map_batch(f"{step_id}_route", items, route_all)
     return op.stateful_batch(step_id, routed, lambda state: _LaneLogic(state, rules, settings))

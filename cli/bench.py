@@ -1,0 +1,38 @@
+"""`onhand bench`: measure on this machine, checked by the oracle, one JSON line a run."""
+
+from typing import Annotated, Final
+
+import typer
+
+EXAMPLES: Final = ("onhand bench drain --runs 5", "onhand bench drain --movements 100000 --zipf 1.1")
+
+
+def drain(
+    movements: Annotated[int, typer.Option(min=1000, help="Movements in the backlog.")] = 1_000_000,
+    skus: Annotated[int, typer.Option(min=10, help="SKUs, each at 4 locations.")] = 20_000,
+    zipf: Annotated[float, typer.Option(min=0, max=3, help="Skew of the SKUs; 0 is uniform.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same movements.")] = 1,
+    runs: Annotated[int, typer.Option(min=1, max=100, help="How often; each run prints a line.")] = 1,
+) -> None:
+    """Drain a backlog of Kafka through the real flow into Redis, on servers of its own.
+
+    Needs Java 17, Maven (the first time) and a Redis or Valkey server. Every run is compared with the oracle, SKU by
+    SKU and crossing by crossing; exit code 3 where anything differs.
+    """
+    import msgspec
+
+    from bench.drain import BenchError, drain
+    from bench.generate import LoadConfig
+    from bench.servers import ServerError
+    from cli.failures import DIFFERENT, CliError
+
+    config = LoadConfig(movements=movements, skus=skus, zipf_exponent=zipf)
+    differs = False
+    try:
+        for run in drain(config, seed, runs):
+            typer.echo(msgspec.json.encode(run).decode())
+            differs |= bool(run.wrong_skus or run.missing_crossings or run.extra_crossings or run.dead_letters)
+    except (BenchError, ServerError) as error:
+        raise CliError(str(error)) from error
+    if differs:
+        raise typer.Exit(DIFFERENT)
