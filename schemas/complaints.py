@@ -3,15 +3,16 @@
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import msgspec
 
 Path = tuple[str | int, ...]  # keys and, in arrays of tables, indices from 0
 
-_HEADER = re.compile(r"\s*(\[\[?)\s*(.+?)\s*\]\]?\s*(?:#.*)?$")
 _PART = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|'[^']*')"""
-_KEY = re.compile(rf"\s*({_PART}(?:\s*\.\s*{_PART})*)\s*=")
+_DOTTED = rf"{_PART}(?:\s*\.\s*{_PART})*"
+_HEADER = re.compile(rf"\s*(\[\[?)\s*({_DOTTED})\s*\]\]?\s*(?:#.*)?")
+_KEY = re.compile(rf"\s*({_DOTTED})\s*=")
 _KEY_PART = re.compile(r"""([A-Za-z0-9_-]+)|"((?:[^"\\]|\\.)*)"|'([^']*)'""")
 _AT_LINE = re.compile(r"\(at line (\d+)")
 
@@ -108,7 +109,7 @@ def _lines(text: str) -> dict[Path, int]:
     counts: dict[Path, int] = {}
     table: Path = ()
     open_value = _OpenValue()
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # TOML knows no other ends of lines
         if open_value.goes_on(line):
             continue
         if header := _HEADER.fullmatch(line):
@@ -125,7 +126,12 @@ def _lines(text: str) -> dict[Path, int]:
 
 
 def _parts(dotted_key: str) -> Path:
-    return tuple(bare or basic or literal for bare, basic, literal in _KEY_PART.findall(dotted_key))
+    return tuple(bare or _unescaped(basic) or literal for bare, basic, literal in _KEY_PART.findall(dotted_key))
+
+
+def _unescaped(basic: str) -> str:
+    """What stands between double quotes, with its escapes resolved."""
+    return str(tomllib.loads(f'text = "{basic}"')["text"]) if "\\" in basic else basic
 
 
 def _resolved(path: Path, counts: dict[Path, int]) -> Path:
@@ -142,6 +148,11 @@ class _OpenValue:
     """Follows a value over several lines: an array, or a string in three quotes."""
 
     _TOKEN = re.compile(r'"""|\'\'\'|"(?:[^"\\]|\\.)*"|\'[^\']*\'|[\[\]{}]|#.*')
+
+    _CLOSING: ClassVar = {  # up to two quotes more belong to the string
+        '"""': re.compile(r'(?:\\.|[^\\])*?"{3,5}'),
+        "'''": re.compile(r".*?'{3,5}"),
+    }
 
     def __init__(self) -> None:
         self._quote = ""
@@ -161,10 +172,10 @@ class _OpenValue:
         position = 0
         while position < len(text):
             if self._quote:
-                end = text.find(self._quote, position)
-                if end < 0:
+                end = self._CLOSING[self._quote].match(text, position)
+                if end is None:
                     return
-                position, self._quote = end + 3, ""
+                position, self._quote = end.end(), ""
                 continue
             token = self._TOKEN.search(text, position)
             if token is None:

@@ -188,9 +188,15 @@ def _categories(document: Document, complaints: list[Complaint]) -> dict[str, tu
     categories: dict[str, tuple[str, ...] | CategoryFile] = {}
     for name, value in tables.items():
         try:
-            categories[name] = msgspec.convert(value, tuple[str, ...] | CategoryFile)
+            categories[name] = members = msgspec.convert(value, tuple[str, ...] | CategoryFile)
         except msgspec.ValidationError as error:
             complaints.append(document.complaint(("categories", name), readable(error)))
+            continue
+        if isinstance(members, tuple):
+            faults = ((member, name_fault(member)) for member in members)
+            complaints.extend(
+                document.complaint(("categories", name), f"{member!r} {fault}") for member, fault in faults if fault
+            )
     return categories
 
 
@@ -274,6 +280,8 @@ def _odd_exception(rules: Rules, document: Document, path: Path, rule: Rule) -> 
         yield document.complaint(path, "must name either a sku or a category")
     if rule.sku is not None and (fault := name_fault(rule.sku)):
         yield document.complaint((*path, "sku"), fault)
+    if rule.sku is not None and "*" in rule.sku:
+        yield document.complaint((*path, "sku"), "stands for this one SKU: * is no pattern here", "warning")
     if rule.category is not None and rule.category not in rules.categories:
         yield document.complaint((*path, "category"), f"unknown category {rule.category!r}")
     if rule.channel is not None and rule.channel not in rules.channels:

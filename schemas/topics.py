@@ -11,6 +11,8 @@ from schemas.movements import decode as decode_movement
 from schemas.movements import encode as encode_movement
 from schemas.outputs import Availability, DeadLetter, Threshold
 
+DEAD_LETTER_BYTES_MAX: Final = 8 * 1024 * 1024
+
 EncodedT = TypeVar("EncodedT")
 DecodedT = TypeVar("DecodedT")
 
@@ -32,7 +34,12 @@ MOVEMENTS: Final[Topic[Record, Decoded | Refusal]] = Topic(
     decode_movement,
     # The broker's clock, so that a source cannot date its movements into the future; kept for ever, because the log
     # is the truth from which everything else can be computed again.
-    {"message.timestamp.type": "LogAppendTime", "retention.ms": "-1"},
+    {
+        "cleanup.policy": "delete",
+        "message.timestamp.type": "LogAppendTime",
+        "retention.bytes": "-1",
+        "retention.ms": "-1",
+    },
 )
 AVAILABILITY: Final[Topic[Availability, Availability]] = Topic(
     "inventory.availability",
@@ -52,7 +59,8 @@ DEAD_LETTERS: Final[Topic[DeadLetter, DeadLetter]] = Topic(
     "inventory.dead-letters",
     msgspec.json.Encoder().encode,
     msgspec.json.Decoder(DeadLetter).decode,
-    {"retention.ms": "-1"},
+    # A dead letter holds its message whole, in base64: larger than the largest that brokers take by default.
+    {"retention.ms": "-1", "max.message.bytes": str(DEAD_LETTER_BYTES_MAX)},
     "onhand.movement.rejected",
 )
 TOPICS: Final = (MOVEMENTS, AVAILABILITY, THRESHOLDS, DEAD_LETTERS)

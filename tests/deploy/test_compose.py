@@ -1,7 +1,10 @@
 """The compose file: valid by its specification, and of one mind with our defaults."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +17,7 @@ from schemas.complaints import Document
 from schemas.settings import Settings, settings_from
 from schemas.topics import TOPICS
 
+ONHAND = str(Path(sys.executable).with_name("onhand"))
 CHECKOUT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -51,7 +55,6 @@ def test_the_specification_refuses_what_it_does_not_know() -> None:
     [
         ("kafka", Settings().kafka.bootstrap_servers),
         ("redis", Settings().redis.url),
-        ("availability", Settings().metrics.listen),
     ],
 )
 def test_the_published_port_is_our_default(service: str, address: str) -> None:
@@ -80,11 +83,25 @@ def test_the_flow_reads_a_topic_that_is_made() -> None:
     assert SERVICES["kafka"]["environment"]["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
 
 
-def test_the_metrics_port_is_the_one_the_flow_listens_on() -> None:
-    """The published port leads to the flow, and its health check asks there."""
-    port = port_of(settings_of("availability").metrics.listen)
-    assert port == port_of(Settings().metrics.listen)
-    assert f":{port}/readyz" in SERVICES["availability"]["healthcheck"]["test"][-1]
+@pytest.mark.parametrize("service", OURS)
+def test_the_services_run_commands_that_exist(service: str) -> None:
+    """Each of our services is started with a command that `onhand` knows."""
+    run = subprocess.run([ONHAND, *SERVICES[service]["command"], "--help"], capture_output=True, check=False)
+    assert run.returncode == 0
+
+
+def test_the_flow_finds_its_configuration_and_rules() -> None:
+    """What is mounted into the container holds the file that ONHAND_CONFIG names, and valid rules beside it."""
+    source, target, _ = SERVICES["availability"]["volumes"][0].split(":")
+    environment = SERVICES["availability"]["environment"]
+    config = CHECKOUT / source / Path(environment["ONHAND_CONFIG"]).relative_to(target)
+    run = subprocess.run(
+        [ONHAND, "check"],
+        env=os.environ | environment | {"ONHAND_CONFIG": str(config)},
+        capture_output=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
 
 
 def test_redis_refuses_instead_of_forgetting() -> None:

@@ -1,0 +1,257 @@
+"""The Kafka sinks: records on their topics, every one acknowledged before an epoch counts."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Final, Generic, NamedTuple
+
+from bytewax.outputs import StatefulSinkPartition
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from schemas.outputs import Availability, DeadLetter, Threshold, cloud_event_headers
+from schemas.topics import Topic
+from sinks.slots import SLOTS, RecordT, SinkError, SlottedSink
+
+CHECK_SECONDS_MAX = 10.0
+NEW_TOPIC_SECONDS_MAX = 3.0
+DELIVERY_SECONDS_MAX = 120.0
+POLL_EVERY_RECORDS = 1000
+WAIT_SECONDS = 1.0  # between two beats while acknowledgements are awaited
+ROOM_SECONDS = 0.01
+
+Option = str | int | float | bool
+
+_DEFAULTS: Final[Mapping[str, Option]] = {
+    "linger.ms": 5,
+    "compression.type": "lz4",  # costs no more CPU time than it saves in sending, and shrinks JSON to a quarter
+    "queue.buffering.max.kbytes": 64 * 1024,
+    "message.max.bytes": 8 * 1024 * 1024,  # so that the topic's own limit decides
+}
+_ALWAYS: Final[Mapping[str, Option]] = {
+    "acks": "all",
+    "enable.idempotence": True,
+    "partitioner": "murmur2_random",  # as JVM producers do, so that a SKU has one partition whoever writes
+    "delivery.report.only.error": True,
+}
+_MAKE_TOPICS = "run `onhand topics create`"
+_ADVICE: Final = {
+    KafkaError.MSG_SIZE_TOO_LARGE: "raise the topic's max.message.bytes",
+    KafkaError.UNKNOWN_TOPIC_OR_PART: _MAKE_TOPICS,
+    KafkaError._UNKNOWN_TOPIC: _MAKE_TOPICS,  # noqa: SLF001  # so librdkafka names the errors of its own
+    KafkaError._UNKNOWN_PARTITION: _MAKE_TOPICS,  # noqa: SLF001
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "allow this user to write and describe the topic",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "allow this user IdempotentWrite on the cluster",
+    KafkaError.POLICY_VIOLATION: "the topic or its broker forbids such records",
+    KafkaError._AUTHENTICATION: "check the sasl settings under [kafka.options]",  # noqa: SLF001
+    KafkaError._SSL: "check the ssl settings under [kafka.options]",  # noqa: SLF001
+    KafkaError._TRANSPORT: "start it, or correct kafka.bootstrap_servers",  # noqa: SLF001
+    KafkaError._ALL_BROKERS_DOWN: "start it, or correct kafka.bootstrap_servers",  # noqa: SLF001
+    KafkaError._INVALID_ARG: "correct [kafka.options]",  # noqa: SLF001
+}
+_LOOK = "look at the brokers, then start again"
+
+
+class KafkaOutput:
+    """The one producer of a process, from which `sink` makes a sink per topic.
+
+    `options` are further librdkafka settings. A record that is not acknowledged within `delivery_seconds_max` stops
+    the flow. `beat` is called at least once a second while acknowledgements or room in the queue are awaited.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        options: Mapping[str, Option],
+        *,
+        delivery_seconds_max: float = DELIVERY_SECONDS_MAX,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._bootstrap_servers = bootstrap_servers
+        self._options = {**_DEFAULTS, **options, **_ALWAYS, "bootstrap.servers": bootstrap_servers}
+        self._delivery_seconds_max = delivery_seconds_max
+        self._beat = beat
+        self._made: Producer | None = None
+        self._undelivered = 0
+        self._first: str | None = None  # what the first undelivered record met
+        self._event: KafkaError | None = None  # what librdkafka last complained about by itself
+        self._polled_at = 0
+        self._produced = 0
+
+    @property
+    def produced(self) -> int:
+        """How many records were handed to librdkafka since the start."""
+        return self._produced
+
+    def sink(self, topic: Topic[RecordT, RecordT], slots: int = SLOTS) -> "KafkaSink[RecordT]":
+        """A sink that writes lists of records to `topic`."""
+        return KafkaSink(self, topic, slots)
+
+    def check(self, topic: str) -> None:
+        """Reach Kafka; SinkError where it does not answer, refuses the login or does not have `topic`.
+
+        A topic just made takes a moment to be known to all brokers, so a missing one is asked for again.
+        """
+        deadline = time.monotonic() + NEW_TOPIC_SECONDS_MAX
+        while topic not in self._topics():
+            if time.monotonic() > deadline:
+                raise SinkError(f"Kafka at {self._bootstrap_servers} has no topic {topic}: {_MAKE_TOPICS}")
+            time.sleep(NEW_TOPIC_SECONDS_MAX / 10)
+
+    def produce(
+        self, topic: str, value: bytes, key: bytes | None, headers: list[tuple[str, str | bytes | None]]
+    ) -> None:
+        """Hand one record to librdkafka; SinkError where its queue stays full or a record was not delivered."""
+        try:
+            while not self._has_room_for(topic, value, key, headers):
+                self._wait_for_room()
+        except KafkaException as error:
+            raise self._error(f"does not take a record for {topic}", error.args[0]) from error
+        self._produced += 1
+        if self._produced - self._polled_at >= POLL_EVERY_RECORDS:
+            self.poll()
+
+    def poll(self) -> None:
+        """Take what librdkafka has to say; SinkError where a record was not delivered."""
+        self._polled_at = self._produced
+        self._producer.poll(0)
+        self._raise_undelivered()
+
+    def flush(self) -> None:
+        """Wait until every record has been acknowledged; SinkError where one was not, in `delivery_seconds_max`."""
+        deadline = time.monotonic() + self._delivery_seconds_max
+        while left := self._producer.flush(WAIT_SECONDS):
+            self._raise_undelivered()
+            self._raise_after(deadline, f"has not acknowledged {left} records")
+        self._raise_undelivered()
+
+    def _topics(self) -> set[str]:
+        try:
+            return set(self._producer.list_topics(timeout=CHECK_SECONDS_MAX).topics)
+        except KafkaException as error:
+            self._producer.poll(0)  # what led to it comes as an event
+            raise self._error("does not answer", self._event or error.args[0]) from error
+
+    def _has_room_for(
+        self, topic: str, value: bytes, key: bytes | None, headers: list[tuple[str, str | bytes | None]]
+    ) -> bool:
+        """Hand over one record; False where librdkafka's queue is full."""
+        try:
+            self._producer.produce(topic, value, key, headers=headers)
+        except BufferError:
+            return False
+        return True
+
+    def _wait_for_room(self) -> None:
+        """Wait until a record has left the queue; poll cannot tell, because good news is not reported."""
+        deadline = time.monotonic() + self._delivery_seconds_max
+        waiting = len(self._producer)
+        while len(self._producer) >= waiting:
+            self._producer.poll(ROOM_SECONDS)
+            self._raise_undelivered()
+            self._raise_after(deadline, f"has taken none of {waiting} records")
+
+    @property
+    def _producer(self) -> Producer:
+        if self._made is None:
+            timeout_ms = int(self._delivery_seconds_max * 1000)
+            callbacks = {"on_delivery": self._delivered, "error_cb": self._complained}
+            try:
+                self._made = Producer(
+                    {**self._options, "message.timeout.ms": timeout_ms, **callbacks},
+                    logger=logging.getLogger("onhand.kafka"),
+                )
+            except KafkaException as error:
+                raise self._error("cannot be reached with these settings", error.args[0]) from error
+        return self._made
+
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            return
+        self._undelivered += 1
+        if self._first is None:
+            key = (message.key() or b"").decode(errors="replace")
+            self._first = f"{message.topic()}, key {key!r}: {_said(error)}"
+
+    def _complained(self, error: KafkaError) -> None:
+        if self._event is None or error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001  # follows every other
+            self._event = error
+        if error.fatal():
+            self._undelivered += 1
+            self._first = self._first or _said(error)
+
+    def _raise_undelivered(self) -> None:
+        if self._first is not None:
+            raise SinkError(
+                f"Kafka at {self._bootstrap_servers} did not take {self._undelivered} records, first {self._first}"
+            )
+
+    def _raise_after(self, deadline: float, what: str) -> None:
+        self._beat()
+        if time.monotonic() > deadline:
+            why = f" ({self._event.str()})" if self._event else ""
+            seconds = f"in {self._delivery_seconds_max:g} s"
+            raise SinkError(f"Kafka at {self._bootstrap_servers} {what} {seconds}{why}: {_LOOK}")
+
+    def _error(self, what: str, error: KafkaError) -> SinkError:
+        return SinkError(f"Kafka at {self._bootstrap_servers} {what}: {_said(error)}")
+
+
+class KafkaSink(SlottedSink[list[RecordT], None], Generic[RecordT]):
+    """Writes lists of records to one topic, key = SKU, with CloudEvents headers.
+
+    `snapshot` waits for all acknowledgements. SinkError, in one line, where the topic is missing at the start or a
+    record is not delivered.
+    """
+
+    def __init__(self, output: KafkaOutput, topic: Topic[RecordT, RecordT], slots: int = SLOTS) -> None:
+        super().__init__(slots)
+        self._output = output
+        self._topic = topic
+
+    def check(self) -> None:
+        """Reach Kafka; SinkError where it does not answer, refuses the login or does not have the topic."""
+        self._output.check(self._topic.name)
+
+    def build_part(self, step_id: str, for_part: str, resume_state: None) -> "_Slot[RecordT]":
+        """One slot's view of the shared producer; there is nothing to resume."""
+        return _Slot(self._output, self._topic)
+
+
+class _Slot(StatefulSinkPartition[list[RecordT], None], Generic[RecordT]):
+    """Needs no `close`: after a snapshot nothing is left, and without one the records will be computed again."""
+
+    def __init__(self, output: KafkaOutput, topic: Topic[RecordT, RecordT]) -> None:
+        self._output = output
+        self._topic = topic
+
+    def write_batch(self, values: list[list[RecordT]]) -> None:
+        topic, produce = self._topic, self._output.produce
+        for records in values:
+            for record in records:
+                event = event_of(record)
+                headers = cloud_event_headers(topic.event_type, event.id, event.time, event.traceparent)
+                produce(topic.name, topic.encode(record), record.sku.encode() if record.sku else None, headers)
+        self._output.poll()
+
+    def snapshot(self) -> None:
+        self._output.flush()
+
+
+class Event(NamedTuple):
+    """What a record's CloudEvents headers say of it; `time` is the record's own."""
+
+    id: str
+    time: str | None
+    traceparent: str | None
+
+
+def event_of(record: Availability | Threshold | DeadLetter) -> Event:
+    """The identity of a record, the same in every run."""
+    if isinstance(record, Availability):
+        return Event(f"{record.sku}:{record.version}", record.as_of, None)
+    return Event(record.id, record.time, record.traceparent)
+
+
+def _said(error: KafkaError) -> str:
+    """What librdkafka says in one line, and what to do."""
+    return f"{' '.join(error.str().split())} ({error.name()}): {_ADVICE.get(error.code(), _LOOK)}"

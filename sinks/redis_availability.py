@@ -1,0 +1,254 @@
+"""What channels read: the availability of each SKU as a hash in Redis, which only ever changes to a newer one."""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+from bytewax.outputs import StatefulSinkPartition
+
+from schemas.batches import Mark, Origin
+from schemas.outputs import Availability, LaneResult
+from schemas.times import parse_ms
+from sinks.redis_keys import AS_OF, INCARNATION, UNKNOWN_LAG, VERSION, availability_key, health_key
+from sinks.redis_pipeline import PipelineBounds, RedisPipeline
+from sinks.slots import SLOTS, SlottedSink
+
+SKUS_PER_CALL_MAX = 128  # a reader behind one call still gets its answer within a millisecond
+HEALTH_INTERVAL_MS = 1000
+
+_SCRIPTS: Final = {
+    name: (Path(__file__).parent / f"redis_{name}.lua").read_text(encoding="utf-8")
+    for name in ("availability", "health")
+}
+_pack = msgspec.msgpack.Encoder().encode
+
+
+class RedisAvailabilitySink(SlottedSink[LaneResult, None]):
+    """Writes the availability of every LaneResult to `<prefix><sku>`, and the age of it all to `<prefix>@health`.
+
+    `now_ms` is the wall clock in ms since 1970, for the health alone. `write_batch` sends and does not wait;
+    `snapshot` waits until Redis has answered everything. SinkError, in one line, where Redis cannot be reached at the
+    start, or does not take a write within `bounds.retry_seconds_max`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        prefix: str,
+        now_ms: Callable[[], int],
+        *,
+        slots: int = SLOTS,
+        bounds: PipelineBounds = PipelineBounds(),  # noqa: B008  # immutable
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(slots)
+        self._pipeline = RedisPipeline(url, _SCRIPTS, bounds, beat)
+        self._writer = _Writer(self._pipeline, prefix, now_ms)
+
+    @property
+    def counters(self) -> "RedisCounters":
+        """What was written so far, by all slots of this process."""
+        writer, pipeline = self._writer, self._pipeline.counters
+        return RedisCounters(writer.written, writer.refused, pipeline.calls, pipeline.reconnects, pipeline.resent)
+
+    def check(self) -> None:
+        """Connect; SinkError where Redis does not answer or refuses the login."""
+        self._pipeline.connect()
+
+    def build_part(self, step_id: str, for_part: str, resume_state: None) -> "_Slot":
+        """One slot's view of the shared writer; there is nothing to resume, since Redis itself knows the versions."""
+        return _Slot(for_part, self._writer)
+
+
+class RedisCounters(NamedTuple):
+    """SKUs written, SKUs refused because Redis had something as new, calls answered, connections made anew."""
+
+    written: int
+    refused: int
+    calls: int
+    reconnects: int
+    resent: int
+
+
+class _Slot(StatefulSinkPartition[LaneResult, None]):
+    def __init__(self, name: str, writer: "_Writer") -> None:
+        self._name = name
+        self._writer = writer
+        writer.slots_open.add(name)
+
+    def write_batch(self, values: list[LaneResult]) -> None:
+        self._writer.write(self._name, values)
+
+    def snapshot(self) -> None:
+        self._writer.settle()
+
+    def close(self) -> None:
+        self._writer.close(self._name)
+
+
+class _Writer:
+    """All slots of one process: what they write, and how old it is."""
+
+    def __init__(self, pipeline: RedisPipeline, prefix: str, now_ms: Callable[[], int]) -> None:
+        self.written = 0
+        self.refused = 0
+        self.slots_open: set[str] = set()
+        self._pipeline = pipeline
+        self._prefix = prefix
+        self._incarnation = 0  # the greatest written so far; 0: none
+        self._health = _Health(now_ms)
+
+    def write(self, slot: str, results: list[LaneResult]) -> None:
+        """Send the availability in `results`, and the health when it is due."""
+        self._pipeline.read_ready()
+        self._claim(results)
+        for skus, texts in calls_of(self._prefix, results):
+            self._send(skus, texts)
+        for result in results:
+            if result.marks:
+                self._health.told(slot, result.lane, result.marks)
+        self._health.draw_up(self._pipeline.last_number)
+        self._send_health()
+
+    def settle(self) -> None:
+        """Wait until everything sent has been answered."""
+        self._pipeline.drain()
+        if self._send_health():
+            self._pipeline.drain()
+
+    def close(self, slot: str) -> None:
+        """Forget `slot`, and with the last one the connection."""
+        self.slots_open.discard(slot)
+        if not self.slots_open:
+            self._pipeline.close()
+
+    def _send(self, skus: int, texts: list[str | int]) -> None:
+        def answered(written: int) -> None:
+            self.written += written
+            self.refused += skus - written
+
+        self._pipeline.send("availability", _pack(texts), answered)
+
+    def _claim(self, results: list[LaneResult]) -> None:
+        """Tell Redis of a new incarnation ahead of its first write, so that the next state draws a greater one."""
+        incarnation = max((result.availability[0].incarnation for result in results if result.availability), default=0)
+        if incarnation > self._incarnation:
+            self._incarnation = incarnation
+            self._tell_health([])
+
+    def _send_health(self) -> bool:
+        """Send the health that was drawn up, once everything that it speaks of has been answered."""
+        drawn_up = self._health.drawn_up
+        if drawn_up is None or not self._pipeline.answered_through(drawn_up.after):
+            return False
+        self._health.drawn_up = None
+        self._tell_health(drawn_up.parts)
+        return True
+
+    def _tell_health(self, parts: list[str]) -> None:
+        texts = [health_key(self._prefix), str(self._incarnation), *parts]
+        self._pipeline.send("health", _pack(texts), lambda _: None)
+
+
+def calls_of(prefix: str, results: Iterable[LaneResult]) -> Iterator[tuple[int, list[str | int]]]:
+    """The availability in `results` as arguments of the Lua script, each with how many SKUs (at most 128) it holds."""
+    skus, texts = 0, []
+    for result in results:
+        for record in result.availability:
+            texts += _texts(prefix, record)
+            skus += 1
+            if skus == SKUS_PER_CALL_MAX:
+                yield skus, texts
+                skus, texts = 0, []
+    if skus:
+        yield skus, texts
+
+
+def _texts(prefix: str, record: Availability) -> list[str | int]:
+    """One SKU as the script reads it: key, number of texts, texts."""
+    channels = record.channels
+    texts: list[str | int] = [
+        availability_key(prefix, record.sku),
+        6 + 2 * len(channels),
+        INCARNATION,
+        str(record.incarnation),
+        VERSION,
+        str(record.version),
+        AS_OF,
+        _ms_text(record.as_of),
+    ]
+    for name, channel in channels.items():
+        texts += (name, str(channel.promised))
+    return texts
+
+
+def _ms_text(time: str) -> str:
+    """Milliseconds since 1970 as text; quick for times as onhand writes them, whose seconds come again and again."""
+    if len(time) == 24 and time[19] == "." and time[23] == "Z":  # noqa: PLR2004  # 2026-11-21T09:00:00.123Z
+        return _second_text(time[:19]) + time[20:23]
+    return str(parse_ms(time))
+
+
+@lru_cache(maxsize=4096)
+def _second_text(time: str) -> str:
+    return str(parse_ms(time + "Z") // 1000)
+
+
+class _DrawnUp(NamedTuple):
+    """A health report that holds once every call up to `after` has been answered."""
+
+    after: int
+    parts: list[str]  # slot, part, slot, part, …
+
+
+class _Health:
+    """What the marks say about the age of the numbers, per slot, at most once a second."""
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self.drawn_up: _DrawnUp | None = None
+        self._now_ms = now_ms
+        self._next_ms = 0
+        self._slots: dict[str, dict[Origin, dict[int, Mark]]] = {}
+
+    def told(self, slot: str, lane: int, marks: list[Mark]) -> None:
+        """Note how far `lane` has come."""
+        origins = self._slots.setdefault(slot, {})
+        for mark in marks:
+            origins.setdefault(mark.origin, {})[lane] = mark
+
+    def draw_up(self, after: int) -> None:
+        """Draw up a report when the last one is a second old and has been sent."""
+        now_ms = self._now_ms()
+        if self.drawn_up is not None or now_ms < self._next_ms or not self._slots:
+            return
+        self._next_ms = now_ms + HEALTH_INTERVAL_MS
+        parts: list[str] = []
+        for slot, origins in self._slots.items():
+            watermark_ms, lag = age_of([_slowest(lanes) for lanes in origins.values()])
+            parts += (slot, f"{watermark_ms} {lag} {now_ms}")
+        self.drawn_up = _DrawnUp(after, parts)
+
+
+def _slowest(lanes: dict[int, Mark]) -> Mark:
+    return min(lanes.values(), key=lambda mark: mark.offset)
+
+
+def age_of(marks: list[Mark]) -> tuple[int, str]:
+    """Watermark in ms since 1970 and lag in seconds, as text, of origins that have come as far as `marks` say.
+
+    An origin read to its end is as new as its reading. Before that it is as old as the record read last; where that
+    has no time, the watermark is 0 and the lag `inf`.
+    """
+    watermarks_ms, lags_ms = [], []
+    for mark in marks:
+        if mark.offset >= mark.end_offset:
+            watermarks_ms.append(mark.read_ms)
+            lags_ms.append(0)
+        elif mark.record_ms < 0:
+            return 0, UNKNOWN_LAG
+        else:
+            watermarks_ms.append(mark.record_ms)
+            lags_ms.append(max(0, mark.read_ms - mark.record_ms))
+    return min(watermarks_ms), f"{max(lags_ms) / 1000:.3f}"

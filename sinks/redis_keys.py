@@ -1,0 +1,101 @@
+"""Names of keys and fields in Redis, and what their hashes say; all that a reader needs to know."""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple, cast
+
+from redis import Redis
+
+INCARNATION: Final = "@incarnation"
+VERSION: Final = "@version"
+AS_OF: Final = "@as_of"
+HEALTH: Final = "@health"
+UNKNOWN_LAG: Final = "inf"  # of an unknown length: no bound that a reader sets lets it pass as fresh
+
+_OWN_FIELDS = frozenset((INCARNATION, VERSION, AS_OF))
+
+
+class Promises(NamedTuple):
+    """What every channel may sell of a SKU, in its base unit, as of `version`; `as_of_ms` is since 1970."""
+
+    incarnation: int
+    version: int
+    as_of_ms: int
+    promised: dict[str, int]
+
+    def to(self, channel: str) -> int:
+        """What `channel` may sell: its own field, else that of its kind (`b2b/acme` falls back to `b2b`), else 0."""
+        found = (self.promised[name] for name in fields_of(channel) if name in self.promised)
+        return next(found, 0)
+
+
+class Health(NamedTuple):
+    """Whether the numbers can be trusted; times in ms since 1970.
+
+    All movements up to `watermark_ms` are in them (0: not known); `lag_seconds` is how far the slowest log is behind
+    its own end, None where that has no known length; `written_ms` is when this was written.
+    """
+
+    incarnation: int
+    watermark_ms: int
+    lag_seconds: float | None
+    written_ms: int
+
+
+def availability_key(prefix: str, sku: str) -> str:
+    """The key of a SKU's hash."""
+    return prefix + sku
+
+
+def health_key(prefix: str) -> str:
+    """The key of the health hash; no SKU begins with `@`."""
+    return prefix + HEALTH
+
+
+def fields_of(channel: str) -> tuple[str, ...]:
+    """The fields to ask for, the first one present counts: a channel of its own, then its kind."""
+    kind, separator, _ = channel.partition("/")
+    return (channel, kind) if separator else (channel,)
+
+
+def parse_promises(fields: Mapping[bytes, bytes]) -> Promises | None:
+    """What a SKU's hash says; None where the SKU was never seen, ValueError where the hash is not onhand's."""
+    if not fields:
+        return None
+    texts = {name.decode(): value.decode() for name, value in fields.items()}
+    missing = _OWN_FIELDS - texts.keys()
+    if missing:
+        raise ValueError(f"not an availability hash: {', '.join(sorted(missing))} missing")
+    promised = {name: int(text) for name, text in texts.items() if name not in _OWN_FIELDS}
+    return Promises(int(texts[INCARNATION]), int(texts[VERSION]), int(texts[AS_OF]), promised)
+
+
+def parse_health(fields: Mapping[bytes, bytes]) -> Health | None:
+    """What the health hash says; None where no run has told anything yet, so that nothing can be trusted."""
+    if b"watermark_ms" not in fields:
+        return None
+    lag = fields[b"lag_seconds"].decode()
+    return Health(
+        int(fields.get(b"incarnation", b"0")),
+        int(fields[b"watermark_ms"]),
+        None if lag == UNKNOWN_LAG else float(lag),
+        int(fields[b"written_ms"]),
+    )
+
+
+def read_promises(client: Redis, prefix: str, sku: str) -> Promises | None:
+    """What channels would read of `sku` now; None where it was never seen. `client` must not decode responses."""
+    return parse_promises(_hash(client, availability_key(prefix, sku)))
+
+
+def read_health(client: Redis, prefix: str) -> Health | None:
+    """Whether the numbers can be trusted; None where no run has told. `client` must not decode responses."""
+    return parse_health(_hash(client, health_key(prefix)))
+
+
+def last_incarnation(client: Redis, prefix: str) -> int:
+    """The greatest incarnation that Redis has been told of, 0 where there is none; a new state draws a greater one."""
+    return int(_hash(client, health_key(prefix)).get(b"incarnation", b"0"))
+
+
+def _hash(client: Redis, key: str) -> dict[bytes, bytes]:
+    return cast("dict[bytes, bytes]", client.hgetall(key))

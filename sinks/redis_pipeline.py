@@ -1,0 +1,312 @@
+"""Calls of Lua scripts sent to Redis without waiting for the answers, and sent again until each has been answered."""
+
+import re
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Protocol, cast
+
+import stamina
+from redis import ConnectionPool
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ConnectionError,  # noqa: A004  # redis-py's is no OSError
+    MasterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError,  # noqa: A004  # the same
+)
+
+from sinks.slots import SinkError
+
+WAIT_SECONDS_FIRST = 0.05
+WAIT_SECONDS_MAX = 2.0
+
+_LOST = (ConnectionError, TimeoutError)
+_NAMED: Final = {  # those whose code redis-py takes out of their text
+    BusyLoadingError: "LOADING",
+    MasterDownError: "MASTERDOWN",
+    NoScriptError: "NOSCRIPT",
+    OutOfMemoryError: "OOM",
+    ReadOnlyError: "READONLY",
+}
+_WITHOUT_ADVICE: Final = "look into its log, then start again"
+_ADVICE: Final = {  # replies that may pass, and what to do where they do not
+    "NOSCRIPT": "something keeps emptying its script cache (SCRIPT FLUSH): stop that",
+    "OOM": "it has reached its maxmemory: raise maxmemory or free memory, then start again",
+    "READONLY": "it is a replica: let redis.url name the primary, then start again",
+    "BUSY": "another client's script does not end: look at SCRIPT KILL, then start again",
+    "LOADING": "it is still reading its data: start again when it is done",
+    "MASTERDOWN": "it is a replica without a primary: bring the primary back, then start again",
+    "MISCONF": "it cannot save to its disk: free space there, then start again",
+    "NOREPLICAS": "too few replicas answer it (min-replicas-to-write): bring them back, then start again",
+    "CLUSTERDOWN": "its cluster is incomplete: bring the missing nodes back, then start again",
+    "TRYAGAIN": "its cluster is being moved: start again when that is done",
+}
+# An error inside a script begins with its code from Redis 7 on; before, it is quoted inside another.
+_CODE = re.compile(rf"(?:^|: -)({'|'.join(_ADVICE)}) ")
+
+
+class PipelineBounds(NamedTuple):
+    """How much may be under way and how long it may take; times in seconds."""
+
+    calls_in_flight_max: int = 64
+    answer_seconds_max: float = 5.0
+    retry_seconds_max: float = 120.0
+
+
+@dataclass(slots=True)
+class PipelineCounters:
+    """What was sent and what it took, since the start: calls answered, calls sent again, connections made anew."""
+
+    calls: int = 0
+    resent: int = 0
+    reconnects: int = 0
+
+
+class _Call(NamedTuple):
+    number: int
+    packed: list[bytes]
+    answered: Callable[[int], None]
+
+
+class _Connection(Protocol):
+    """What is used of redis-py's connections, which carry no types."""
+
+    def connect(self) -> None: ...
+    def disconnect(self) -> None: ...
+    def pack_command(self, *args: str | bytes | int) -> list[bytes]: ...
+    def send_packed_command(self, command: list[bytes]) -> None: ...
+    def can_read(self, timeout: float) -> bool: ...
+    def read_response(self) -> Any: ...  # noqa: ANN401  # whatever Redis answers
+
+
+class RedisPipeline:
+    """One connection on which calls of `scripts` (name to Lua text) are under way; each takes one argument.
+
+    Whatever was sent and not answered is sent again, in its order, when the connection was lost, when the scripts
+    are gone or when Redis cannot write for a while: so a call must change nothing when it comes a second time, or
+    after a later one. `beat` is called before every wait for Redis to come back.
+    """
+
+    def __init__(
+        self, url: str, scripts: Mapping[str, str], bounds: PipelineBounds, beat: Callable[[], None] = lambda: None
+    ) -> None:
+        self.counters = PipelineCounters()
+        self._connection, self._address = _unconnected(url, bounds.answer_seconds_max)
+        self._connected = False
+        self._scripts = scripts
+        self._bounds = bounds
+        self._beat = beat
+        self._sha: dict[str, bytes] = {}
+        self._last = 0
+        self._sent: deque[_Call] = deque()  # on this connection, in the order in which answers come
+        self._again: list[_Call] = []
+        self._failure: SinkError | None = None
+
+    def connect(self) -> None:
+        """Connect and load the scripts if that is not done; waits for a Redis that is reading its data.
+
+        SinkError at once where it cannot be reached.
+        """
+        if not self._connected:
+            self._retrying(_is_loading, self._reach)
+
+    def send(self, script: str, argument: bytes, answered: Callable[[int], None]) -> int:
+        """Send one call and return its number; waits only where more than `calls_in_flight_max` are under way.
+
+        `answered` gets the script's result, once, whatever happened in between. SinkError where Redis cannot be
+        brought to answer within `retry_seconds_max`.
+        """
+        self._refuse_after_failure()
+        self.connect()
+        self._last += 1
+        packed = self._connection.pack_command("EVALSHA", self._sha[script], 0, argument)
+        call = _Call(self._last, packed, answered)
+        try:
+            self._put(call)
+            self._read_until(self._bounds.calls_in_flight_max)
+        except _LOST as error:
+            self._lost(error)
+        self._heal()
+        return call.number
+
+    def read_ready(self) -> None:
+        """Take the answers that are there, without waiting; SinkError as in `send`."""
+        self._refuse_after_failure()
+        try:
+            while self._sent and self._connection.can_read(0):
+                self._read_one()
+        except _LOST as error:
+            self._lost(error)
+        self._heal()
+
+    def drain(self) -> None:
+        """Wait until every call has been answered; SinkError as in `send`."""
+        self._refuse_after_failure()
+        try:
+            self._read_until(0)
+        except _LOST as error:
+            self._lost(error)
+        self._heal()
+
+    def answered_through(self, number: int) -> bool:
+        """Whether every call up to `number` has been answered."""
+        return not self._sent or self._sent[0].number > number
+
+    @property
+    def last_number(self) -> int:
+        """The number of the call sent last, 0 before the first."""
+        return self._last
+
+    def close(self) -> None:
+        """Take what answers still come, then disconnect; raises nothing.
+
+        After a `drain` nothing is left. Without one the run ends unfinished, and what was not answered will be
+        computed again: so there is no retry here, and an error would only hide the one that ended the run.
+        """
+        try:
+            self._read_until(0)
+        except (RedisError, SinkError):
+            self._sent.clear()
+        finally:
+            self._disconnect()
+
+    def _put(self, call: _Call) -> None:
+        self._sent.append(call)  # first, so that a call that breaks on its way is among those to send again
+        self._connection.send_packed_command(call.packed)
+
+    def _read_until(self, calls_left_max: int) -> None:
+        while len(self._sent) > calls_left_max:
+            self._read_one()
+
+    def _read_one(self) -> None:
+        """Take one answer; a call that failed but may pass another time is set aside."""
+        try:
+            reply = int(self._connection.read_response())
+        except ResponseError as error:
+            if not _may_pass(error):
+                raise self._stopped(error) from error
+            self._again.append(self._sent.popleft())
+            self._trouble: RedisError = error
+        else:
+            self.counters.calls += 1
+            self._sent.popleft().answered(reply)
+
+    def _lost(self, error: RedisError) -> None:
+        self._disconnect()
+        self._again.extend(self._sent)
+        self._sent.clear()
+        self._trouble = error
+        if not _may_pass(error):
+            raise self._stopped(error) from error
+
+    def _heal(self) -> None:
+        """Where calls are set aside: repeat them until all are answered, waiting longer and longer in between."""
+        if self._again:
+            self._retrying(_may_pass, self._repeat)
+
+    def _retrying(self, on: Callable[[Exception], bool], what: Callable[[], None]) -> None:
+        try:
+            for attempt in stamina.retry_context(
+                on,
+                attempts=None,
+                timeout=self._bounds.retry_seconds_max,
+                wait_initial=WAIT_SECONDS_FIRST,
+                wait_max=WAIT_SECONDS_MAX,
+                wait_jitter=WAIT_SECONDS_FIRST,
+            ):
+                with attempt:
+                    self._beat()
+                    what()
+        except RedisError as error:
+            raise self._stopped(error) from error
+
+    def _repeat(self) -> None:
+        """Send everything unanswered once more and wait for it; raises what still stands in the way."""
+        try:
+            self._read_until(0)  # what was sent before the trouble was noticed
+            if isinstance(self._trouble, ReadOnlyError):
+                self._disconnect()  # a demoted primary: the name may lead elsewhere by now
+            self._reach()
+            self._again.sort()
+            while self._again:
+                self._put(self._again.pop(0))
+                self.counters.resent += 1
+            self._read_until(0)
+        except _LOST as error:
+            self._lost(error)
+        if self._again:
+            raise self._trouble
+
+    def _reach(self) -> None:
+        """Connect where there is no connection, and load the scripts."""
+        if not self._connected:
+            self._connection.connect()
+            self._connected = True
+            self.counters.reconnects += bool(self._sha)
+        for name, text in self._scripts.items():
+            self._connection.send_packed_command(self._connection.pack_command("SCRIPT", "LOAD", text))
+            self._sha[name] = self._connection.read_response()
+
+    def _disconnect(self) -> None:
+        self._connection.disconnect()
+        self._connected = False
+
+    def _refuse_after_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _stopped(self, error: RedisError) -> SinkError:
+        """The error with which this pipeline ends, in one line, without what the url keeps secret."""
+        said = " ".join(str(error).split())
+        if code := _code(error):
+            said = f"refuses writes ({code} {said.removeprefix(code).lstrip()}): {_ADVICE[code]}"
+        elif isinstance(error, AuthenticationError):
+            said = f"refuses the login ({said}): check user and password in redis.url (ONHAND_REDIS__URL)"
+        elif isinstance(error, _LOST):
+            said = f"does not answer ({said}): start it, or correct redis.url (ONHAND_REDIS__URL)"
+        else:
+            said = f"answered with an error ({said}): {_WITHOUT_ADVICE}"
+        self._failure = SinkError(f"Redis at {self._address} {said}")
+        return self._failure
+
+
+def _unconnected(url: str, answer_seconds_max: float) -> tuple[_Connection, str]:
+    """A connection that is yet to be made, and the server's name without user and password."""
+    try:
+        pool = ConnectionPool.from_url(
+            url, protocol=2, socket_timeout=answer_seconds_max, socket_connect_timeout=answer_seconds_max
+        )
+    except ValueError:  # its text may quote a piece of the password
+        raise SinkError(
+            "redis.url is no address: write redis://host:port/db, rediss://… or unix://path, "
+            "with special characters of user and password percent-encoded"
+        ) from None
+    known = pool.connection_kwargs
+    where = known["path"] if "path" in known else f"{known.get('host', 'localhost')}:{known.get('port', 6379)}"
+    return cast("_Connection", pool.make_connection()), f"{where}/{known.get('db', 0)}"
+
+
+def _code(error: Exception) -> str | None:
+    """The error code of a reply that may pass, None of any other."""
+    for type_, code in _NAMED.items():
+        if isinstance(error, type_):
+            return code
+    found = _CODE.search(f"{getattr(error, 'status_code', None) or ''} {error}".lstrip())
+    return found[1] if found else None
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether trying again later can help."""
+    if isinstance(error, AuthenticationError):
+        return False
+    return isinstance(error, _LOST) or _code(error) is not None
+
+
+def _is_loading(error: Exception) -> bool:
+    return isinstance(error, BusyLoadingError)

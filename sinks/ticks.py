@@ -1,0 +1,120 @@
+"""Ticks: the clock of every input partition, written into the log itself so that a replay decides the same."""
+
+import threading
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from redis import Redis
+from redis.exceptions import RedisError
+
+from schemas.movements import Tick, encode
+from schemas.times import format_ms
+
+INTERVAL_SECONDS: Final = 1.0
+STOP_SECONDS_MAX: Final = 10.0
+PARTITIONS_EVERY_TICKS: Final = 10
+ANSWER_SECONDS_MAX: Final = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class TickTarget(Protocol):
+    """A log that ticks are written to."""
+
+    def write(self, payload: bytes) -> str | None:
+        """Writes one tick to each partition without waiting long; what stood in the way of it or of an earlier one."""
+
+
+class KafkaTicks:
+    """The partitions of a Kafka topic; a tick that does not get out is given up, the next one says more."""
+
+    def __init__(self, bootstrap_servers: str, topic: str, options: Mapping[str, str | int | float | bool]) -> None:
+        self._topic = topic
+        self._producer = Producer(
+            {
+                "log_level": 2,
+                **options,
+                "bootstrap.servers": bootstrap_servers,
+                "acks": "all",
+                "message.timeout.ms": int(ANSWER_SECONDS_MAX * 1000),
+            }
+        )
+        self._partitions: list[int] = []
+        self._writes = 0
+        self._trouble: str | None = None
+
+    def write(self, payload: bytes) -> str | None:
+        """One tick per partition, where the last ones are out."""
+        self._producer.poll(0)
+        trouble, self._trouble = self._trouble, None
+        if self._writes % PARTITIONS_EVERY_TICKS == 0 or not self._partitions:
+            try:
+                described = self._producer.list_topics(self._topic, timeout=ANSWER_SECONDS_MAX)
+            except KafkaException as error:
+                return str(error.args[0])
+            self._partitions = sorted(described.topics[self._topic].partitions)
+        self._writes += 1
+        if len(self._producer) <= len(self._partitions):
+            for partition in self._partitions:
+                self._producer.produce(self._topic, payload, partition=partition, on_delivery=self._delivered)
+            self._producer.poll(0)
+        return trouble
+
+    def _delivered(self, error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            self._trouble = error.str()
+
+
+class RedisStreamTicks:
+    """A Redis stream, which is one partition."""
+
+    def __init__(self, url: str, stream: str) -> None:
+        self._client = Redis.from_url(url, socket_timeout=ANSWER_SECONDS_MAX)
+        self._stream = stream
+
+    def write(self, payload: bytes) -> str | None:
+        """One entry."""
+        try:
+            self._client.xadd(self._stream, {"payload": payload})
+        except RedisError as error:
+            return str(error)
+        return None
+
+
+class Timekeeper:
+    """Writes a tick each second while its `with` block runs, in a thread of its own.
+
+    `now_ms` is the wall clock in ms since 1970. Several timekeepers of one log do no harm: a clock never goes back.
+    """
+
+    def __init__(self, target: TickTarget, now_ms: Callable[[], int]) -> None:
+        self._target = target
+        self._now_ms = now_ms
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="timekeeper", daemon=True)
+        self._failing = False
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, type_: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        self._thread.join(STOP_SECONDS_MAX)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(INTERVAL_SECONDS):
+            self._tell(self._target.write(encode(Tick(time=format_ms(self._now_ms())))))
+
+    def _tell(self, trouble: str | None) -> None:
+        """Says so when ticks begin to fail and when they get out again."""
+        if trouble is not None and not self._failing:
+            log.warning("ticks are not written: what waits for a time waits longer", error=trouble)
+        elif trouble is None and self._failing:
+            log.info("ticks are written again")
+        self._failing = trouble is not None
