@@ -1,0 +1,68 @@
+"""A source's partition in time: it never waits, tells each second how far it has read, and ends when drained."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+from bytewax.inputs import StatefulSourcePartition
+
+from schemas.batches import Batch, Mark
+
+MARK_EVERY_MS = 1000
+LOOK_AGAIN_MS = 2  # the most that an idle partition adds to a movement's latency
+
+StateT = TypeVar("StateT")
+
+
+class PacedPartition(StatefulSourcePartition[Batch | Mark, StateT]):
+    """A partition that reads without waiting, with a `Mark` per origin each second and one at its end.
+
+    It ends when `draining` says so, or when `read` returns None; what `read` kept back is read again by the next run.
+    """
+
+    def __init__(self, now_ms: Callable[[], int], draining: Callable[[], bool]) -> None:
+        self.look_again_ms = LOOK_AGAIN_MS
+        self._now_ms = now_ms
+        self._draining = draining
+        self._marked_ms: int | None = None
+        self._idle = False
+        self._ended = False
+
+    @abstractmethod
+    def read(self, now_ms: int) -> Sequence[Batch] | None:
+        """What has arrived, nothing, or None at the end of the input."""
+
+    @abstractmethod
+    def marks(self, now_ms: int) -> Sequence[Mark]:
+        """How far each origin of this partition is read."""
+
+    def next_batch(self) -> Sequence[Batch | Mark]:
+        """What has arrived, and marks where a second has passed; raises StopIteration after the last marks."""
+        if self._ended:
+            raise StopIteration
+        now_ms = self._now_ms()
+        batches = None if self._draining() else self.read(now_ms)
+        if batches is None:
+            self._ended = True
+            return self.marks(now_ms)
+        self._idle = not batches
+        if self._mark_due(now_ms):
+            return [*batches, *self.marks(now_ms)]
+        return batches
+
+    def next_awake(self) -> datetime | None:
+        """At once while there is something to read, else at the next look."""
+        return next_look(self.look_again_ms) if self._idle and not self._ended else None
+
+    def _mark_due(self, now_ms: int) -> bool:
+        if self._marked_ms is not None and 0 <= now_ms - self._marked_ms < MARK_EVERY_MS:
+            return False
+        self._marked_ms = now_ms
+        return True
+
+
+def next_look(every_ms: int) -> datetime:
+    """The next instant of a grid of `every_ms`, shared by all partitions so that Bytewax wakes once for all."""
+    now = datetime.now(UTC)
+    return now + timedelta(microseconds=every_ms * 1000 - now.microsecond % (every_ms * 1000))
