@@ -34,8 +34,9 @@ class Batch(NamedTuple):
 class Mark(NamedTuple):
     """How far a source has read one origin, told about once a second even when nothing arrives.
 
-    `offset` is the next offset to read, `end_offset` the log's end as last seen; `record_ms` the timestamp of the last
-    record read (-1: none), `read_ms` the wall clock when the mark was made.
+    `offset` is the next offset to read, `end_offset` the log's end as last seen, and `read_ms` the wall clock at which
+    that was so; `record_ms` is the timestamp of the last record read (-1: none). A source that cannot tell how far the
+    log goes sends no marks.
     """
 
     origin: Origin

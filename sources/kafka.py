@@ -25,6 +25,7 @@ from sources.errors import SourceError
 from sources.pace import PacedPartition
 
 STATE_FORMAT: Final = 1
+SILENT_MS_MAX: Final = 5000
 ANSWER_SECONDS_MAX: Final = 10.0  # for what is asked while running
 POLL_SECONDS: Final = 0.05
 
@@ -71,6 +72,7 @@ class KafkaReading:
     batch_messages_max: int = 5000
     queue_kbytes_max: int = 2048
     start_seconds_max: float = 15.0
+    accept_truncated: bool = False  # begin at a log that has lost its beginning
     refresh_seconds: float = 5.0
 
 
@@ -167,6 +169,8 @@ class _Slot(PacedPartition[SlotState]):
         self._origins: dict[int, Origin] = {}
         self._next_offsets: dict[int, int] = {}
         self._end_offsets: dict[int, int] = {}
+        self._ends_asked: tuple[int, dict[int, Future[Any]]] | None = None  # when, and the answers by partition
+        self._heard_ms = 0
         self._record_ms: dict[int, int] = {}
         self._failure: KafkaError | None = None
         self._unreachable = False
@@ -183,7 +187,10 @@ class _Slot(PacedPartition[SlotState]):
         for partition, (first, end) in bounds.items():
             if not first <= positions[partition] <= end:
                 raise _out_of_range(self._topic.origin(partition), positions[partition], first, end)
+            if first > 0 and resume_state is None and not self._reading.accept_truncated:
+                raise _truncated(self._topic.origin(partition), first)
             self._end_offsets[partition] = end
+        self._heard_ms = self._now_ms()
         self._take(positions)
         self._partitions_known = count
 
@@ -285,16 +292,33 @@ class _Slot(PacedPartition[SlotState]):
             log.warning("kafka does not answer, trying again", slot=self._number, error=error.str())
 
     def marks(self, now_ms: int) -> list[Mark]:
-        """How far each partition is read, and where its log ended in the broker's last answer."""
-        return [self._mark(partition, now_ms) for partition in self._next_offsets]
+        """How far each partition is read, and where its log ended when the broker was last heard of.
 
-    def _mark(self, partition: int, now_ms: int) -> Mark:
-        assert self._consumer is not None  # noqa: S101  # a partition is only known with a consumer
-        cached = self._consumer.get_watermark_offsets(TopicPartition(self._reading.topic, partition), cached=True)
+        None while the broker is silent: whoever reads how old the numbers are sees that nobody vouches for them.
+        """
+        self._hear_ends(now_ms)
+        if now_ms - self._heard_ms > SILENT_MS_MAX:
+            return []
+        return [self._mark(partition) for partition in self._next_offsets]
+
+    def _hear_ends(self, now_ms: int) -> None:
+        """Take the broker's last answer about the logs' ends, if it came, and ask again; never waits.
+
+        What librdkafka has in its cache would still look up to date when the broker is long gone.
+        """
+        if self._ends_asked is not None:
+            asked_ms, answers = self._ends_asked
+            if not all(answer.done() for answer in answers.values()):
+                return
+            if not any(answer.exception() for answer in answers.values()):
+                self._heard_ms = asked_ms
+                self._end_offsets |= {partition: answer.result().offset for partition, answer in answers.items()}
+        self._ends_asked = (now_ms, self._topic.ask_ends(list(self._next_offsets))) if self._next_offsets else None
+
+    def _mark(self, partition: int) -> Mark:
         next_offset = self._next_offsets[partition]
-        end = max(cached[1], self._end_offsets.get(partition, 0), next_offset)  # cached: -1001 before the first answer
-        self._end_offsets[partition] = end
-        return Mark(self._origins[partition], next_offset, end, self._record_ms[partition], now_ms)
+        end = max(self._end_offsets.get(partition, 0), next_offset)
+        return Mark(self._origins[partition], next_offset, end, self._record_ms[partition], self._heard_ms)
 
     def snapshot(self) -> SlotState:
         """The state to go on from; the one before it is durable by now, so its offsets go to the group."""
@@ -351,6 +375,12 @@ class _Topic:
         firsts = self.admin.list_offsets(dict.fromkeys(wanted, EARLIEST), **self._within())
         ends = self.admin.list_offsets(dict.fromkeys(wanted, LATEST), **self._within())
         return {at.partition: (self._result(firsts[at]).offset, self._result(ends[at]).offset) for at in wanted}
+
+    def ask_ends(self, partitions: Sequence[int]) -> "dict[int, Future[Any]]":
+        """The answers, to come, about the offset behind the last of each log."""
+        wanted = [TopicPartition(self._reading.topic, partition) for partition in partitions]
+        answers = self.admin.list_offsets(dict.fromkeys(wanted, LATEST), request_timeout=ANSWER_SECONDS_MAX)
+        return {at.partition: answers[at] for at in wanted}
 
     def refreshed_partition_count(self, now_ms: int) -> int:
         """How many partitions there are, asked for every few seconds without waiting for the answer.
@@ -534,4 +564,12 @@ def _out_of_range(origin: Origin, offset: int, first: int, end: int) -> SourceEr
     return SourceError(
         f"{where}, but the log ends at {end}: it has lost its end since (an unclean leader election, a restored"
         " backup); start with a new state"
+    )
+
+
+def _truncated(origin: Origin, first: int) -> SourceError:
+    return SourceError(
+        f"{origin.name}, partition {origin.partition}: the log starts at {first}, its beginning was deleted, so stock"
+        " would be computed without what happened before; give the topic retention.ms=-1 and retention.bytes=-1, and"
+        " start with --accept-truncated if opening stock stands in what is left"
     )

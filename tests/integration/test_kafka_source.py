@@ -40,6 +40,8 @@ class Drive:
         states: dict[str, SlotState] | None = None,
         group: str = "",
         now_ms: Callable[[], int] = wall_ms,
+        *,
+        accept_truncated: bool = False,
     ) -> None:
         self.draining = False
         reading = KafkaReading(
@@ -49,6 +51,7 @@ class Drive:
             slots=4,
             start_seconds_max=5.0,
             refresh_seconds=0.2,
+            accept_truncated=accept_truncated,
         )
         self.source = KafkaSource(reading, now_ms=now_ms, draining=lambda: self.draining)
         self.slots = {
@@ -67,9 +70,9 @@ class Drive:
                 else:
                     self.marks.append(item)
 
-    def until(self, done: Callable[[], bool]) -> None:
+    def until(self, done: Callable[[], bool], seconds: float = SECONDS_MAX) -> None:
         """Turn until `done`, for a bounded time."""
-        deadline = time.monotonic() + SECONDS_MAX
+        deadline = time.monotonic() + seconds
         while not done():
             assert time.monotonic() < deadline, f"read only {self.count}"
             self.turn()
@@ -101,10 +104,15 @@ class Drive:
 
 @contextmanager
 def driven(
-    kafka: KafkaBroker, topic: str, states: dict[str, SlotState] | None = None, group: str = ""
+    kafka: KafkaBroker,
+    topic: str,
+    states: dict[str, SlotState] | None = None,
+    group: str = "",
+    *,
+    accept_truncated: bool = False,
 ) -> Iterator[Drive]:
     """A source that is closed whatever happens."""
-    drive = Drive(kafka, topic, states, group)
+    drive = Drive(kafka, topic, states, group, accept_truncated=accept_truncated)
     try:
         yield drive
     finally:
@@ -314,15 +322,32 @@ def test_an_offset_beyond_the_log_stops_the_start(kafka: KafkaBroker, topic: Mak
         Drive(kafka, name, states)
 
 
-def test_a_first_start_reads_from_where_the_log_begins_now(kafka: KafkaBroker, topic: MakeTopic) -> None:
-    """Without a state, records deleted long ago are no error."""
+def test_a_log_without_its_beginning_is_read_only_where_that_is_accepted(kafka: KafkaBroker, topic: MakeTopic) -> None:
+    """Without a state, stock computed from half a log would be wrong: somebody has to say that it is not."""
     name = topic(1)
     produce(kafka, name, 0, numbered(0, 10))
     admin(kafka).delete_records([TopicPartition(name, 0, 5)])
     eventually(lambda: _log_start(kafka, name), 5)
-    with driven(kafka, name) as drive:
+    with pytest.raises(SourceError, match=r"the log starts at 5, its beginning was deleted.*--accept-truncated"):
+        Drive(kafka, name)
+    with driven(kafka, name, accept_truncated=True) as drive:
         drive.until(lambda: drive.count >= 5)
     assert drive.payloads(0) == numbered(5, 10)
+
+
+def test_nobody_vouches_for_the_numbers_while_the_broker_is_silent(kafka: KafkaBroker, topic: MakeTopic) -> None:
+    """A broker that stopped answering leaves no marks that say all is read; they come back with it."""
+    name = topic(1)
+    produce(kafka, name, 0, numbered(0, 3))
+    with driven(kafka, name) as drive:
+        drive.until(lambda: drive.count == 3 and bool(drive.marks))
+        kafka.freeze()
+        try:
+            drive.until(lambda: wall_ms() - drive.marks[-1].read_ms > 9000, seconds=20)
+        finally:
+            kafka.thaw()
+        silent_since_ms = drive.marks[-1].read_ms
+        drive.until(lambda: drive.marks[-1].read_ms > silent_since_ms + 9000, seconds=30)
 
 
 def _log_start(kafka: KafkaBroker, name: str, partition: int = 0) -> int:
@@ -387,7 +412,7 @@ def test_keys_headers_and_tombstones_pass_as_they_are(kafka: KafkaBroker, topic:
 
 
 def test_each_partition_is_marked_each_second_though_nothing_arrives(kafka: KafkaBroker, topic: MakeTopic) -> None:
-    """A mark tells the next offset, the log's end, the last record's time and when it was made."""
+    """A mark tells the next offset, the log's end, the last record's time and when the broker was last heard of."""
     name = topic(2)
     produce(kafka, name, 0, numbered(0, 4))
     clock = [1_000]
@@ -405,8 +430,8 @@ def test_each_partition_is_marked_each_second_though_nothing_arrives(kafka: Kafk
         drive.close()
     by_partition = {mark.origin.partition: mark for mark in drive.marks}
     assert len(drive.marks) == len(by_partition) == 2
-    assert by_partition[0][1:] == (4, 4, drive.batches[-1].timestamps[-1], 2_000)
-    assert by_partition[1][1:] == (0, 0, -1, 2_000)
+    assert by_partition[0][1:] == (4, 4, drive.batches[-1].timestamps[-1], 1_000)
+    assert by_partition[1][1:] == (0, 0, -1, 1_000)
 
 
 def test_a_topic_made_this_instant_can_be_read(kafka: KafkaBroker, topic: MakeTopic) -> None:
