@@ -1,0 +1,117 @@
+"""What all commands share: help with examples, one line for what goes wrong, and exit codes."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cli import bench, check, demo, doctor, get, load, run, tail, topics
+from cli.main import debug_taken
+from tests.cli.command import ONHAND, assert_failed_in_one_line, environment, onhand
+
+COMMANDS = {
+    ("demo",): demo.EXAMPLES,
+    ("run", "availability"): run.EXAMPLES,
+    ("get",): get.EXAMPLES,
+    ("check",): check.EXAMPLES,
+    ("doctor",): doctor.EXAMPLES,
+    ("topics", "create"): topics.EXAMPLES,
+    ("tail",): tail.EXAMPLES,
+    ("load",): load.EXAMPLES,
+    ("bench", "drain"): bench.EXAMPLES,
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_ends_with_examples_of_the_command_in_80_columns(command: tuple[str, ...], tmp_path: Path) -> None:
+    """Whoever asks for help gets lines that can be copied."""
+    shown = onhand(*command, "--help", cwd=tmp_path)
+    assert shown.returncode == 0
+    for example in COMMANDS[command]:
+        assert example.startswith(" ".join(("onhand", *command)))
+        assert f"  {example}\n" in shown.stdout
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+
+
+def test_the_command_alone_lists_all_commands(tmp_path: Path) -> None:
+    """Nothing asked is answered with what can be asked."""
+    shown = onhand(cwd=tmp_path)
+    assert shown.returncode == 2
+    for command in COMMANDS:
+        assert f"  {command[0]} " in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["frobnicate"], "No such command 'frobnicate'"),
+        (["get"], "Missing argument 'SKU'"),
+        (["get", "SKU-1", "--frobnicate"], "No such option: --frobnicate"),
+        (["load", "--rate", "many"], "Invalid value for '--rate'"),
+        (["load", "--rate", "0"], "Invalid value for '--rate'"),
+        (["load", "--start", "yesterday"], "is no RFC 3339 time"),
+        (["run"], "Usage: onhand run"),
+    ],
+)
+def test_wrong_usage_is_told_in_one_line_with_exit_code_2(arguments: list[str], complaint: str, tmp_path: Path) -> None:
+    """A wrong command line shows no traceback."""
+    done = onhand(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+    assert complaint.startswith("Usage") or len(done.stderr.splitlines()) == 1
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(tmp_path: Path) -> None:
+    """`--debug` after the command works as well as before it, and as ONHAND_DEBUG=1."""
+    arguments = ("check", "--config", "absent.toml")
+    assert_failed_in_one_line(onhand(*arguments, cwd=tmp_path), 2)
+    for done in (
+        onhand("--debug", *arguments, cwd=tmp_path),
+        onhand(*arguments, "--debug", cwd=tmp_path),
+        onhand(*arguments, cwd=tmp_path, settings={"debug": "1"}),
+    ):
+        assert done.returncode == 2
+        assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "rest", "debug"),
+    [
+        (["get", "X"], {}, ["get", "X"], False),
+        (["get", "--debug", "X"], {}, ["get", "X"], True),
+        (["get", "--", "--debug"], {}, ["get", "--", "--debug"], False),
+        (["get", "X"], {"ONHAND_DEBUG": "1"}, ["get", "X"], True),
+        (["get", "X"], {"ONHAND_DEBUG": "0"}, ["get", "X"], False),
+    ],
+)
+def test_debug_is_taken_from_the_line_and_the_environment(
+    arguments: list[str], environment: dict[str, str], rest: list[str], *, debug: bool
+) -> None:
+    """A SKU that is called --debug can still be asked for, behind a `--`."""
+    assert debug_taken(arguments, environment) == (rest, debug)
+
+
+def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
+    """`onhand … | head -1` is quiet."""
+    command = [ONHAND, "load", "--to", "-", "--movements", "50000"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment(None), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith(b'{"')
+        process.stdout.close()
+        errors = process.stderr.read().decode()
+        assert process.wait(30) == 0
+    assert "Broken" not in errors
+    assert "Traceback" not in errors
+
+
+def test_the_shell_completes_commands(tmp_path: Path) -> None:
+    """Completion as bash asks for it."""
+    asked = {"_ONHAND_COMPLETE": "complete_bash", "COMP_WORDS": "onhand do", "COMP_CWORD": "1"}
+    shown = subprocess.run(
+        [ONHAND], check=False, cwd=tmp_path, env=environment(None) | asked, capture_output=True, text=True, timeout=30
+    )
+    assert shown.stdout.split() == ["doctor"]

@@ -1,0 +1,58 @@
+"""`onhand topics create`: makes what is missing, tells what differs, and can be run again."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.servers import KafkaBroker
+from tests.cli.command import NOWHERE, assert_failed_in_one_line, onhand
+
+
+@pytest.fixture
+def settings(kafka: KafkaBroker) -> dict[str, str]:
+    """The broker of all tests."""
+    return {"kafka.bootstrap_servers": kafka.bootstrap_servers}
+
+
+def test_missing_topics_are_made_once(settings: dict[str, str], tmp_path: Path) -> None:
+    """A second time everything exists, and that is fine."""
+    mine = settings | {"input.topic": "movements-made-here"}
+    made = json.loads(onhand("topics", "create", "--partitions", "3", "--json", cwd=tmp_path, settings=mine).stdout)
+    assert made["topics"][0] == {
+        "topic": "movements-made-here", "state": "made", "partitions": 3, "differences": [],
+    }  # fmt: skip
+    again = onhand("topics", "create", cwd=tmp_path, settings=mine)
+    assert again.returncode == 0
+    assert again.stdout.splitlines()[0].split() == ["TOPIC", "STATE", "PARTITIONS"]
+    assert [line.split()[:2] for line in again.stdout.splitlines()[1:]] == [
+        ["movements-made-here", "exists"],
+        ["inventory.availability", "exists"],
+        ["inventory.thresholds", "exists"],
+        ["inventory.dead-letters", "exists"],
+    ]
+
+
+def test_a_topic_that_differs_is_left_alone_and_told(
+    settings: dict[str, str], topic: Callable[..., str], tmp_path: Path
+) -> None:
+    """Exit code 3, with what is and what should be."""
+    name = topic(2, {"retention.ms": "1000"})
+    done = onhand("topics", "create", "--partitions", "4", cwd=tmp_path, settings=settings | {"input.topic": name})
+    assert name in assert_failed_in_one_line(done, 3)
+    assert f"{name}: message.timestamp.type is CreateTime, should be LogAppendTime" in done.stdout
+    assert f"{name}: retention.ms is 1000, should be -1" in done.stdout
+    assert f"{name}: has 2 partitions, not 4" in done.stdout
+
+
+def test_kafka_out_of_reach_is_told_in_one_line(tmp_path: Path) -> None:
+    """After seconds, not minutes."""
+    done = onhand("topics", "create", cwd=tmp_path, settings={"kafka.bootstrap_servers": NOWHERE})
+    assert f"Kafka at {NOWHERE} does not answer" in assert_failed_in_one_line(done, 1)
+
+
+def test_options_that_librdkafka_does_not_know_are_a_configuration_error(tmp_path: Path) -> None:
+    """`kafka.options` are librdkafka's, and it says which one is wrong."""
+    (tmp_path / "onhand.toml").write_text('[kafka.options]\n"no.such.option" = 1\n')
+    assert "no.such.option" in assert_failed_in_one_line(onhand("topics", "create", cwd=tmp_path), 2)
