@@ -57,7 +57,7 @@ class Outputs(NamedTuple):
     dead_letters: SlottedSink[list[DeadLetter], int] | SlottedSink[list[DeadLetter], None]
 
 
-def run_availability(configuration: Configuration) -> None:
+def run_availability(configuration: Configuration, *, accept_truncated: bool = False) -> None:
     """Run the flow of these settings until its input ends or a signal drains it; CliError where it fails."""
     rules = load_rules(configuration.rules_path)
     with (
@@ -66,7 +66,7 @@ def run_availability(configuration: Configuration) -> None:
         _reached_redis(configuration) as redis,
         Drain(lambda signal: log.info("draining", signal=signal), redis.stop) as draining,
     ):
-        _run(configuration, rules, redis.url, draining)
+        _run(configuration, rules, redis.url, draining, accept_truncated=accept_truncated)
 
 
 def now_ms() -> int:
@@ -105,7 +105,9 @@ def _reached_redis(configuration: Configuration) -> Iterator[ReachedRedis]:
         yield ReachedRedis(configuration.settings.redis.url, lambda: None)
 
 
-def _run(configuration: Configuration, rules: Rules, redis_url: str, draining: Drain) -> None:
+def _run(
+    configuration: Configuration, rules: Rules, redis_url: str, draining: Drain, *, accept_truncated: bool
+) -> None:
     """Build the flow, say what it does, and run it to its end."""
     settings = configuration.settings
     if "kafka" in (settings.input.kind, settings.output.kind):
@@ -114,7 +116,7 @@ def _run(configuration: Configuration, rules: Rules, redis_url: str, draining: D
     redis.check()
     incarnation = _new_incarnation(redis_url, settings.redis.prefix)
     lanes = LaneSettings(settings.state.lanes, incarnation, settings.input.dedupe_hours * HOUR_MS)
-    source = _source(configuration, redis_url, draining)
+    source = _source(configuration, redis_url, draining, accept_truncated=accept_truncated)
     flow = availability_flow(source, redis, *_outputs(configuration), rules=RuleBook(rules), settings=lanes)
     _tell_start(configuration, redis_url, lanes)
     with _ticking(settings, redis_url):
@@ -135,12 +137,16 @@ def _new_incarnation(redis_url: str, prefix: str) -> int:
             ) from error
 
 
-def _source(configuration: Configuration, redis_url: str, draining: Drain) -> Movements:
+def _source(configuration: Configuration, redis_url: str, draining: Drain, *, accept_truncated: bool) -> Movements:
     """What the settings name as input."""
     reads, kafka = configuration.settings.input, configuration.settings.kafka
     if reads.kind == "kafka":
         reading = KafkaReading(
-            bootstrap_servers=kafka.bootstrap_servers, topic=reads.topic, group=kafka.group, options=kafka.options
+            bootstrap_servers=kafka.bootstrap_servers,
+            topic=reads.topic,
+            group=kafka.group,
+            options=kafka.options,
+            accept_truncated=accept_truncated,
         )
         return KafkaSource(reading, now_ms=now_ms, draining=draining)
     if reads.kind == "redis_stream":

@@ -2,7 +2,6 @@
 
 from typing import Any, Final
 
-
 import numpy as np
 
 from operators.columns import Columns, Names, Pairs

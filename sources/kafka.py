@@ -26,6 +26,7 @@ from sources.pace import PacedPartition
 
 STATE_FORMAT: Final = 1
 SILENT_MS_MAX: Final = 5000
+COORDINATOR_SECONDS_MAX: Final = 5.0
 ANSWER_SECONDS_MAX: Final = 10.0  # for what is asked while running
 POLL_SECONDS: Final = 0.05
 
@@ -38,6 +39,9 @@ FIXED_OPTIONS: Final[Mapping[str, Any]] = {
     "allow.auto.create.topics": False,
 }
 TRANSPORT: Final = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE})  # noqa: SLF001
+COORDINATOR_MOVES: Final = frozenset(
+    {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS}
+)
 REFUSED: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL})  # noqa: SLF001
 LEADER_MOVES: Final = frozenset(
     {
@@ -461,7 +465,14 @@ class _GroupOffsets:
         """Write and wait for the answer, after those still under way."""
         wait(self._pending.values(), ANSWER_SECONDS_MAX)
         self._pending.clear()
-        return not offsets or self._judge(self._begin(offsets))
+        if not offsets:
+            return True
+        deadline = time.monotonic() + COORDINATOR_SECONDS_MAX
+        answer = self._begin(offsets)
+        while _error_of(answer) in COORDINATOR_MOVES and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)  # a new cluster is still looking for the group's coordinator
+            answer = self._begin(offsets)
+        return self._judge(answer)
 
     def _begin(self, offsets: Mapping[int, int]) -> "Future[Any]":
         positions = [TopicPartition(self._reading.topic, partition, offset) for partition, offset in offsets.items()]
@@ -482,6 +493,12 @@ class _GroupOffsets:
             log.info("the group's offsets are written again", group=self._reading.group)
         self._failing = error is not None
         return error is None
+
+
+def _error_of(answer: "Future[Any]") -> int | None:
+    """The code of Kafka's error that `answer` ended with; waits for it, within the request's own bound."""
+    error = answer.exception()
+    return error.args[0].code() if isinstance(error, KafkaException) else None
 
 
 def _slot_name(number: int) -> str:
