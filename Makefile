@@ -16,10 +16,10 @@ TESTS ?= tests
 # what the demo is given: make demo DEMO="--seconds 10"
 DEMO ?=
 
-.PHONY: help demo test check lock clean
+.PHONY: help demo test properties check lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(RUNTIME) ## the main flow with a live table; needs nothing beside Python (DEMO="--seconds 10")
 	$(BIN)/onhand demo $(DEMO)
@@ -29,6 +29,9 @@ test: $(DEVELOPMENT) ## all tests, with a real Kafka and a real Redis; a skipped
 	@[ -d .cache/kafka ] || scripts/need mvn:maven
 	@$(BIN)/python -m bench.servers kafka-jars >/dev/null
 	$(BIN)/python -m pytest $(TESTS)
+
+properties: $(DEVELOPMENT) ## ten thousand random runs of the lanes against the oracle; takes half an hour
+	$(BIN)/python -m pytest tests/operators/test_lane_equals_oracle.py --hypothesis-profile=long
 
 check: $(DEVELOPMENT) ## ruff, its formatter, mypy and the import rules
 	$(BIN)/ruff check

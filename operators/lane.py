@@ -24,7 +24,7 @@ from schemas.outputs import Cause, DeadLetter, LaneResult, Threshold, threshold_
 from schemas.times import format_ms
 
 NOTHING_APPLIED: Final = -1
-CONTROL_LANE: Final = 0  # the one that reports control records it cannot use, so that each is reported once
+CONTROL_LANE: Final = 0  # reports what is wrong with a control record that every lane sees, so that it is told once
 IDS_PER_SKU_MAX: Final = 65_536
 TRACE_HEADER: Final = "traceparent"
 
@@ -157,7 +157,7 @@ class Lane:
                 refusal = self._apply_movement(decoded.record, decoded.time_ms, message, outcome)
             else:
                 self._tick(decoded.time_ms, message, outcome)
-        if refusal is not None and (self.number == CONTROL_LANE or not _is_control(decoded)):
+        if refusal is not None and (self.number == CONTROL_LANE or message.key or not _is_control(decoded)):
             outcome.dead_letters.append(_dead_letter(message, origin, refusal))
 
     def _apply_movement(self, movement: Movement, time_ms: int, message: _Message, outcome: _Outcome) -> Refusal | None:
@@ -301,7 +301,7 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
 
 
 def _has_content(result: LaneResult) -> bool:
-    return bool(result.availability or result.thresholds or result.dead_letters or result.marks)
+    return any(result[1:])  # all but its number
 
 
 def run_lanes(step_id: str, items: Stream[Item], rules: RuleBook, settings: LaneSettings) -> KeyedStream[LaneResult]:

@@ -13,6 +13,11 @@ QUANTITY_MAX = 2**31
 NAME_BYTES_MAX = 128
 TEXT_CHARACTERS_MAX = 256
 PAYLOAD_BYTES_MAX = 64 * 1024
+# The reader's own limit moves with the depth of the caller's stack, and a replay must refuse what the first run did.
+DEPTH_MAX = 256
+SHALLOW_BYTES_MAX = 2 * DEPTH_MAX  # what is shorter cannot be nested deeper
+STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+BRACKETS = re.compile(rb"[\[\]{}]")
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 Quantity = Annotated[int, msgspec.Meta(ge=1, le=QUANTITY_MAX)]
@@ -280,10 +285,23 @@ def decode(payload: bytes | None) -> Decoded | Refusal:
         return Refusal(Reason.EMPTY, "the message has no payload")
     if len(payload) > PAYLOAD_BYTES_MAX:
         return Refusal(Reason.TOO_LARGE, f"{len(payload)} bytes, at most {PAYLOAD_BYTES_MAX} are read")
+    if len(payload) > SHALLOW_BYTES_MAX and _depth(payload) > DEPTH_MAX:
+        return Refusal(Reason.TOO_DEEP, f"nested more than {DEPTH_MAX} deep")
     try:
         return _checked(_decode(payload))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _refused_by_reader(payload, error)
+
+
+def _depth(payload: bytes) -> int:
+    """How deep arrays and objects are nested; brackets inside of strings do not count."""
+    if payload.count(b"[") + payload.count(b"{") <= DEPTH_MAX:
+        return 0
+    depth = deepest = 0
+    for bracket in BRACKETS.findall(STRINGS.sub(b"", payload)):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def name_fault(name: str) -> str | None:

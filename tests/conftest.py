@@ -5,11 +5,18 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
+from hypothesis import HealthCheck, settings
 from redis import Redis
 
 from bench.servers import KafkaBroker, RedisServer
 
 TOPIC_SECONDS_MAX = 20.0
+SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
+
+# How hard Hypothesis tries: repeatable in every run, ten thousand examples with `make properties`.
+settings.register_profile("normal", max_examples=200, deadline=None, derandomize=True, suppress_health_check=SLOW)
+settings.register_profile("long", max_examples=10_000, deadline=None, print_blob=True, suppress_health_check=SLOW)
+settings.load_profile("normal")
 
 
 @pytest.fixture(scope="session")

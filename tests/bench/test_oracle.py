@@ -1,0 +1,158 @@
+"""The oracle against cases worked out by hand, and its independence of what it judges."""
+
+import ast
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bench import oracle
+from bench.oracle import Message, Offer, Oracle, fold
+from schemas.batches import Batch, Mark, Origin
+from schemas.outputs import Cause, Threshold
+from schemas.rules import Rule, Rules
+
+HOME, AWAY = (Origin("cluster", "topic-id", partition, "inventory.movements") for partition in (0, 1))
+DEDUPE_MS = 3_600_000
+LATE_MS = 1_900_000_000_000  # 2030-03-17T17:46:40Z, the broker's clock
+RULES = msgspec.convert(
+    {
+        "locations": {"east": {"safety_units": 1}, "maker": {"kind": "supplier"}},
+        "channels": {
+            "web": {"safety_units": 2, "low_stock_at": 3, "recovered_at": 5},
+            "b2b": {"share_percent": 80, "safety_percent": 10, "cap_units": 4},
+            "b2b/acme": {},
+            "maker": {"locations": ["maker"], "backorder_units": 5},
+        },
+    },
+    Rules,
+)
+
+
+def told(*bodies: dict[str, object], rules: Rules = RULES, origins: str = "") -> Oracle:
+    """The oracle after `bodies`, one a minute; `origins` may say `HHA`: home, home, away."""
+    read = [AWAY if origin == "A" else HOME for origin in origins.ljust(len(bodies), "H")]
+    messages = [
+        Message(origin, number, LATE_MS, None, json.dumps(_whole(body, number)).encode())
+        for number, (origin, body) in enumerate(zip(read, bodies, strict=True))
+    ]
+    return fold(messages, rules, dedupe_ms=DEDUPE_MS)
+
+
+def _whole(body: dict[str, object], number: int) -> dict[str, object]:
+    time = f"2026-11-21T00:{number:02}:00Z"
+    common = {"id": str(number), "source": "wms", "sku": "A", "location": "east", "time": time}
+    return {"time": time, **body} if body["kind"] == "tick" else {**common, **body}
+
+
+def test_a_morning_in_a_warehouse() -> None:
+    """20 in, 6 reserved, 2 quarantined, 4 of the reserved shipped: 16 there, 12 free, the web sees 9."""
+    oracle = told(
+        {"kind": "received", "quantity": 20},
+        {"kind": "reserved", "quantity": 6},
+        {"kind": "quarantined", "quantity": 2},
+        {"kind": "shipped", "quantity": 4, "from": "reserved"},
+        {"kind": "received", "quantity": 3, "location": "maker"},
+    )
+    assert oracle.positions["A", "east"] == {
+        "on_hand": 16, "reserved": 2, "allocated": 0, "picked": 0, "quarantined": 2, "in_transit": 0, "incoming": 0,
+    }  # fmt: skip
+    assert oracle.channels == {
+        ("A", "web"): Offer(promised=9, sellable=9, level="in_stock"),  # 12 − 1 − 2
+        ("A", "b2b"): Offer(promised=4, sellable=6, level="in_stock"),  # 11 × 80 % − ⌈11 × 10 %⌉, capped at 4
+        ("A", "maker"): Offer(promised=8, sellable=3, level="in_stock"),  # 3 of the supplier's, 5 on backorder
+    }
+    assert oracle.redis(incarnation=7)["A"] == {
+        "web": 9, "b2b": 4, "maker": 8, "@version": 4, "@incarnation": 7, "@as_of": 1_795_219_440_000,
+    }  # fmt: skip
+    assert (oracle.applied, oracle.duplicates, oracle.misplaced, oracle.dead_letters) == (5, 0, 0, {})
+
+
+def test_a_crossing_worked_out_by_hand() -> None:
+    """8 on hand less 1 and 2 is 5, recovered; one more shipped is 4, still in stock; another is 3, low."""
+    rules = msgspec.structs.replace(RULES, channels={"web": RULES.channels["web"]})
+    oracle = told(
+        {"kind": "received", "quantity": 8},
+        {"kind": "shipped", "quantity": 1},
+        {"kind": "shipped", "quantity": 1, "correlation": "c0ffee"},
+        rules=rules,
+    )
+    assert [(crossing.from_, crossing.to, crossing.initial) for crossing in oracle.crossings] == [
+        ("out_of_stock", "in_stock", True),
+        ("in_stock", "low_stock", False),
+    ]
+    assert oracle.crossings[1] == Threshold(
+        id="A:channel=web:2", sku="A", channel="web", location=None, from_="in_stock", to="low_stock", sellable=3,
+        threshold=3, version=2, rules=1, time="2026-11-21T00:02:00.000Z", initial=False,
+        cause=Cause("movement", "wms", "2"), correlation="c0ffee",
+    )  # fmt: skip
+
+
+RECEIVED = {"kind": "received", "quantity": 9}
+
+
+@pytest.mark.parametrize(
+    ("second", "reason"),
+    [
+        ({**RECEIVED, "time": "2026-11-20T22:59:59Z"}, "too_late"),
+        ({**RECEIVED, "time": "2026-11-20T23:00:00Z"}, None),
+        ({**RECEIVED, "time": "2030-03-17T17:51:40Z"}, None),
+        ({**RECEIVED, "time": "2030-03-17T17:51:40.001Z"}, "from_the_future"),
+        ({**RECEIVED, "kind": "counted"}, "not_supported"),
+        ({**RECEIVED, "quantity": 0}, "out_of_range"),
+        ({"kind": "tick", "time": "2030-03-17T17:51:40.001Z"}, "from_the_future"),
+    ],
+)
+def test_what_cannot_be_used_is_set_aside(second: dict[str, object], reason: str | None) -> None:
+    """Each with the reason that comes first, and it changes nothing."""
+    found = told(RECEIVED, second)
+    assert found.dead_letters == ({"inventory.movements/0/1": reason} if reason else {})
+    assert found.applied == (1 if reason else 2)
+
+
+def test_a_duplicate_is_forgotten_when_its_own_time_lies_before_the_horizon() -> None:
+    """An id counts again once its first movement is older than what is remembered."""
+    later = {**RECEIVED, "time": "2026-11-21T01:00:00.001Z"}
+    again = {**later, "id": "0"}
+    assert told(RECEIVED, again).duplicates == 1
+    found = told(RECEIVED, later, again, again)
+    assert (found.applied, found.duplicates) == (3, 1)
+
+
+def test_a_misplaced_movement_shows_when_its_home_speaks() -> None:
+    """It changes the position at once; channels and version follow with the home's next movement or tick."""
+    misplaced = told(RECEIVED, {"kind": "shipped", "quantity": 9}, origins="HA")
+    assert (misplaced.positions["A", "east"]["on_hand"], misplaced.misplaced) == (0, 1)
+    assert (misplaced.channels["A", "web"].sellable, misplaced.articles["A"].version) == (6, 0)
+    spoken = told(RECEIVED, {"kind": "shipped", "quantity": 9}, {"kind": "tick"}, origins="HAH")
+    assert (spoken.channels["A", "web"].sellable, spoken.articles["A"].version) == (0, 2)
+    assert spoken.crossings[-1].cause == Cause("clock")
+
+
+def test_rules_hold_from_tick_to_tick() -> None:
+    """A rule for the morning begins and ends where ticks pass its times."""
+    morning = {"valid_from": "2026-11-21T00:01:00Z", "valid_to": "2026-11-21T00:03:00Z"}
+    rule = msgspec.convert({"sku": "A", "channel": "web", "sell": False, **morning}, Rule)
+    rules = msgspec.structs.replace(RULES, rules=(rule,))
+    ticks: list[dict[str, object]] = [{"kind": "tick"}] * 3
+    levels = [told(RECEIVED, *ticks[:count], rules=rules).channels["A", "web"].sellable for count in range(4)]
+    assert levels == [6, 0, 0, 6]
+
+
+def test_batches_are_read_message_by_message_and_marks_are_not_stock() -> None:
+    """The oracle takes what a source gives; what it has read before it skips."""
+    payload = json.dumps(_whole(RECEIVED, 0)).encode()
+    batch = Batch(HOME, [3, 4], [-1, -1], [b"A", b"B"], [payload, payload])
+    found = fold([batch, Mark(HOME, 5, 5, -1, 0), batch], RULES, dedupe_ms=DEDUPE_MS)
+    assert (found.applied, found.duplicates, found.dead_letters) == (
+        1, 0, {"inventory.movements/0/4": "key_mismatch"},
+    )  # fmt: skip
+
+
+def test_the_oracle_imports_nothing_of_what_it_judges() -> None:
+    """Only schemas and the standard library: a fault shared with the operators would go unseen."""
+    tree = ast.parse(Path(oracle.__file__).read_text(encoding="utf-8"))
+    modules = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    modules |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert {module.split(".")[0] for module in modules} == {"collections", "datetime", "typing", "schemas"}

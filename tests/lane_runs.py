@@ -1,0 +1,179 @@
+"""Runs of all lanes over some logs, in any pieces, with snapshots and restarts, and what readers are left with."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+from hypothesis import strategies as st
+
+from bench.oracle import Message, Oracle
+from operators.lane import Lane, LaneSettings
+from operators.route import route
+from operators.rules import RuleBook
+from schemas.batches import Batch, Mark
+from schemas.outputs import Availability, LaneResult
+from schemas.rules import Rules
+from tests.movement_strategies import DEDUPE_MS, Logs
+
+INCARNATION = 1_763_800_000
+_encode = msgspec.json.Encoder().encode
+
+
+class Feed(NamedTuple):
+    """Read the next `messages` of one log as one batch."""
+
+    log: int
+    messages: int
+
+
+class Work(NamedTuple):
+    """Let every lane apply what has been read."""
+
+
+class Save(NamedTuple):
+    """Snapshot every lane, between two activations, and go on with lanes restored from that."""
+
+
+class Restart(NamedTuple):
+    """Begin anew from the last snapshots, and read `again` messages of each log a second time."""
+
+    again: int
+
+
+Step = Feed | Work | Save | Restart
+
+
+def steps(*, restarts: bool = True) -> st.SearchStrategy[list[Step]]:
+    """Some steps of a run; what they leave unread is read at the end."""
+    feed = st.builds(Feed, st.integers(0, 2), st.integers(1, 12) | st.just(700))
+    others: list[st.SearchStrategy[Step]] = [st.just(Work()), st.just(Save())]
+    if restarts:
+        others.append(st.builds(Restart, st.integers(0, 5)))
+    return st.lists(st.one_of(feed, feed, feed, *others), max_size=25)
+
+
+class Run:
+    """Lanes, how far the logs are read, and what sinks were given; a repeated record must be equal to the first."""
+
+    def __init__(self, logs: Logs, rules: Rules, lanes: int = 1) -> None:
+        self._logs = logs
+        self._book = RuleBook(rules)
+        self._settings = LaneSettings(lanes, INCARNATION, DEDUPE_MS)
+        self._lanes = [Lane(number, self._book, self._settings) for number in range(lanes)]
+        self._read = [0] * len(logs)
+        self._waiting: list[list[Batch | Mark]] = [[] for _ in range(lanes)]
+        self._saved: tuple[list[bytes], list[int], Counter[str]] | None = None
+        self.order: list[Message] = []  # as they were read
+        self.availability: dict[str, Availability] = {}  # as a reader of Redis sees it
+        self.thresholds: dict[str, bytes] = {}
+        self.dead_letters: dict[str, bytes] = {}
+        self.reasons: dict[str, str] = {}
+        self.counts: Counter[str] = Counter()
+
+    def take(self, steps: Iterable[Step]) -> "Run":
+        """Take the steps, and then whatever is left in the logs."""
+        for step in steps:
+            match step:
+                case Feed(log, count):
+                    self._feed(log % len(self._logs), count)
+                case Work():
+                    self._work()
+                case Save():
+                    self._save()
+                case Restart(again):
+                    self._restart(again)
+        self._read_all()
+        return self
+
+    def go_on(self, more: Logs) -> "Run":
+        """Read further messages at the end of each log, after all that was there before."""
+        self._logs = tuple((*log, *messages) for log, messages in zip(self._logs, more, strict=True))
+        self._read_all()
+        return self
+
+    def _read_all(self) -> None:
+        for log, messages in enumerate(self._logs):
+            self._feed(log, len(messages))
+        self._work()
+
+    def _feed(self, log: int, count: int) -> None:
+        begin = self._read[log]
+        messages = self._logs[log][begin : begin + count]
+        if not messages:
+            return
+        self._read[log] += len(messages)
+        self.order.extend(messages)
+        for lane, item in route(batch_of(messages), len(self._lanes)):
+            self._waiting[lane].append(item)
+
+    def _work(self) -> None:
+        for lane, waiting in zip(self._lanes, self._waiting, strict=True):
+            self._sink(lane.apply(waiting))
+            waiting.clear()
+
+    def _save(self) -> None:
+        self._work()
+        blobs = [lane.snapshot() for lane in self._lanes]
+        self._saved = blobs, list(self._read), Counter(self.counts)
+        self._restore(blobs)
+
+    def _restart(self, again: int) -> None:
+        """What was read since the snapshot is read again; what was put out stays with its readers."""
+        if self._saved is None:
+            return
+        blobs, read, counts = self._saved
+        self._restore(blobs)
+        self._read = [max(0, place - again) for place in read]
+        self._waiting = [[] for _ in self._lanes]
+        self.counts = Counter(counts)
+
+    def _restore(self, blobs: list[bytes]) -> None:
+        saved = enumerate(blobs)
+        self._lanes = [Lane.restore(number, blob, self._book, self._settings) for number, blob in saved]
+
+    def _sink(self, result: LaneResult) -> None:
+        for record in result.availability:
+            self._show(record)
+        for crossing in result.thresholds:
+            assert self.thresholds.setdefault(crossing.id, _encode(crossing)) == _encode(crossing)
+        for letter in result.dead_letters:
+            assert self.dead_letters.setdefault(letter.id, _encode(letter)) == _encode(letter)
+            self.reasons[letter.id] = letter.reason
+        self.counts.update(
+            applied=result.applied,
+            duplicates=result.duplicates,
+            misplaced=result.misplaced,
+            thresholds=len(result.thresholds),
+            dead_letters=len(result.dead_letters),
+        )
+
+    def _show(self, record: Availability) -> None:
+        """As in Redis, only a newer version replaces what stands there."""
+        known = self.availability.get(record.sku)
+        if known is None or record.version > known.version:
+            self.availability[record.sku] = record
+        elif record.version == known.version:
+            assert record.channels == known.channels
+
+
+def assert_equal(run: Run, oracle: Oracle) -> None:
+    """The same availability, crossings, dead letters and counts, and every message accounted for."""
+    assert run.availability == oracle.availability(INCARNATION)
+    assert run.thresholds == {crossing.id: _encode(crossing) for crossing in oracle.crossings}
+    assert run.reasons == oracle.dead_letters
+    assert run.counts == Counter(
+        applied=oracle.applied,
+        duplicates=oracle.duplicates,
+        misplaced=oracle.misplaced,
+        thresholds=len(oracle.crossings),
+        dead_letters=len(oracle.dead_letters),
+    )
+    assert oracle.applied + oracle.duplicates + oracle.ticks + len(oracle.dead_letters) == oracle.messages
+
+
+def batch_of(messages: Iterable[Message]) -> Batch:
+    """Messages of one log as one batch."""
+    origins, offsets, timestamps, keys, payloads, headers = map(list, zip(*messages, strict=True))
+    some = headers if any(pairs is not None for pairs in headers) else None
+    return Batch(origins[0], offsets, timestamps, keys, payloads, some)
