@@ -1,13 +1,16 @@
-"""The oracle: stock, availability and crossings folded one record at a time, with plain dicts and integers.
+"""The oracle: stock, availability, crossings, answers and divergences folded one record at a time, in plain Python.
 
 It is slow, independent of `operators/`, and what tests and benchmarks compare the fast implementation with. It never
-forgets an id because of their number, so it agrees with a lane only as long as no SKU reaches the lane's bound on ids.
+forgets an id or a movement because of their number, so it agrees with a lane only below the lane's bounds.
 """
 
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from bench import oracle_offers as offers
+from bench import oracle_requests as requests
+from bench.oracle_article import Article, Gauge, Happening, Offer, Position, Promise, Waiting, signs
+from bench.oracle_statements import Judgement, grace_ms, judge, too_old_count
 from schemas import movements as m
 from schemas.batches import Batch, Mark, Origin
 from schemas.movements import Decoded, Fact, Movement, Reason, Refusal, Tick, decode
@@ -15,38 +18,20 @@ from schemas.outputs import (
     Availability,
     Cause,
     ChannelAvailability,
+    Divergence,
     Level,
     LocationAvailability,
+    Reservation,
     Threshold,
+    position_threshold_id,
     threshold_id,
 )
-from schemas.rules import ACCOUNT_SEPARATOR, CHANNEL_FIELDS, CategoryFile, ChannelRules, Rule, Rules, SourceRules
+from schemas.rules import Rules, SourceRules
 from schemas.times import format_ms
 
 FUTURE_MS_MAX = 300_000
-QUANTITIES = ("on_hand", "reserved", "allocated", "picked", "quarantined", "in_transit", "incoming")
+AS_OF_MS = 72 * 3_600_000
 RULES_GENERATION = 1
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SIGNS: dict[type[Movement], dict[str, int]] = {
-    m.Expected: {"incoming": +1},
-    m.ExpectationCancelled: {"incoming": -1},
-    m.Received: {"on_hand": +1},
-    m.Reserved: {"reserved": +1},
-    m.Released: {"reserved": -1},
-    m.Allocated: {"allocated": +1},
-    m.Deallocated: {"allocated": -1},
-    m.Picked: {"picked": +1},
-    m.Shipped: {"on_hand": -1},
-    m.Returned: {"on_hand": +1},
-    m.Quarantined: {"quarantined": +1},
-    m.Cleared: {"quarantined": -1},
-    m.Scrapped: {"on_hand": -1},
-    m.Adjusted: {"on_hand": +1},
-    m.TransferShipped: {"on_hand": -1},
-    m.TransferReceived: {"on_hand": +1},
-    m.TransferLost: {},
-}
 
 
 class Message(NamedTuple):
@@ -60,57 +45,31 @@ class Message(NamedTuple):
     headers: list[tuple[str, bytes | None]] | None = None
 
 
-class Offer(NamedTuple):
-    """What one channel is shown of a SKU."""
+class Crossed(NamedTuple):
+    """What the level of a channel or position went through."""
 
-    promised: int
-    sellable: int
-    level: Level
-
-
-class Happening(NamedTuple):
-    """A record that makes levels be looked at: where it stands, when it happened, and what it is in a crossing."""
-
-    origin: Origin
-    offset: int
-    time_ms: int
-    cause: Cause
-    correlation: str | None = None
-    traceparent: str | None = None
-
-
-class Article:
-    """Everything known about one SKU."""
-
-    def __init__(self, sku: str, home: Origin, fields: list[str], exceptions: list[int]) -> None:
-        self.sku = sku
-        self.home = home
-        self.exceptions = exceptions  # indices of the rules that concern it, weakest first
-        self.in_force: list[int] = []
-        self.places: dict[str, dict[str, int]] = {}
-        self.channels: dict[str, ChannelRules] = {}
-        self.safety: dict[str, int] = {}  # by location, where an exception names one
-        self.offers: dict[str, Offer] = {field: Offer(0, 0, "out_of_stock") for field in fields}
-        self.recovered: dict[str, bool] = dict.fromkeys(fields, False)
-        self.crossed: set[str] = set()
-        self.ids: dict[tuple[str, str], int] = {}  # when each applied movement happened
-        self.newest_ms = 0
-        self.version = -1
-        self.as_of_ms = 0
+    before: Level
+    after: Level
+    units: int
+    threshold: int
+    initial: bool
 
 
 class Oracle:
     """Folds messages; everything it has found out stands in its attributes.
 
-    A misplaced movement changes positions at once, but channels and version only when the SKU's home speaks next: with
-    a movement of the SKU, or with a tick.
+    A misplaced fact changes positions and contracts at once, but channels and version only when the SKU's home speaks
+    next: with a fact that touches the SKU, or with a tick.
     """
 
-    def __init__(self, rules: Rules, dedupe_ms: int) -> None:
+    def __init__(self, rules: Rules, dedupe_ms: int, as_of_ms: int = AS_OF_MS) -> None:
         self.rules = rules
         self.dedupe_ms = dedupe_ms
+        self.as_of_ms = as_of_ms
         self.articles: dict[str, Article] = {}
         self.crossings: list[Threshold] = []
+        self.divergences: list[Divergence] = []
+        self.reservations: list[Reservation] = []
         self.dead_letters: dict[str, Reason] = {}
         self.applied = 0
         self.duplicates = 0
@@ -120,7 +79,8 @@ class Oracle:
         self._clocks: dict[Origin, int] = {}
         self._read: dict[Origin, int] = {}
         self._timed: dict[Origin, list[Article]] = {}  # whose rules the clock may change
-        self._waiting: dict[Origin, dict[str, Article]] = {}  # changed from elsewhere, not yet shown
+        self._pending: dict[Origin, dict[str, Article]] = {}  # changed from elsewhere, not yet shown
+        self._alive: dict[Origin, dict[str, Article]] = {}  # with requests or statements that wait for the clock
 
     # What came of it
 
@@ -128,7 +88,9 @@ class Oracle:
     def positions(self) -> dict[tuple[str, str], dict[str, int]]:
         """Every position's quantities by name, zeros too."""
         return {
-            (sku, place): units for sku, article in self.articles.items() for place, units in article.places.items()
+            (sku, place): position.now
+            for sku, article in self.articles.items()
+            for place, position in article.places.items()
         }
 
     @property
@@ -136,6 +98,22 @@ class Oracle:
         """What each channel is shown of each SKU."""
         return {
             (sku, field): offer for sku, article in self.articles.items() for field, offer in article.offers.items()
+        }
+
+    @property
+    def open_divergences(self) -> dict[tuple[str, str, str], Divergence]:
+        """The last record of each divergence that is open, by SKU, location and system."""
+        last = {(record.sku, record.location, record.system): record for record in self.divergences}
+        return {key: record for key, record in last.items() if record.event != "closed"}
+
+    @property
+    def open_requests(self) -> dict[tuple[str, str], Promise]:
+        """Every confirmed request of which something is still open, by SKU and id."""
+        return {
+            (sku, request): promise
+            for sku, article in self.articles.items()
+            for request, promise in article.promises.items()
+            if promise.ended_ms is None
         }
 
     def redis(self, incarnation: int) -> dict[str, dict[str, int]]:
@@ -148,11 +126,12 @@ class Oracle:
                 "@as_of": article.as_of_ms,
             }
             for sku, article in self.articles.items()
+            if article.version >= 0
         }
 
     def availability(self, incarnation: int) -> dict[str, Availability]:
         """The last availability record of each SKU."""
-        return {sku: _record(article, incarnation) for sku, article in self.articles.items()}
+        return {sku: _record(article, incarnation) for sku, article in self.articles.items() if article.version >= 0}
 
     # One record at a time
 
@@ -179,19 +158,22 @@ class Oracle:
             return Reason.NOT_SUPPORTED
         if message.timestamp_ms >= 0 and time_ms > message.timestamp_ms + FUTURE_MS_MAX:
             return Reason.FROM_THE_FUTURE
-        if isinstance(record, Fact):
-            return self._objection_to_fact(record, time_ms)
-        return None
+        return self._objection_to_fact(message, record, time_ms) if isinstance(record, Fact) else None
 
-    def _objection_to_fact(self, fact: Fact, time_ms: int) -> Reason | None:
-        if self.rules.sources and (reason := _not_entitled(fact, self.rules.sources.get(fact.source))):
+    def _objection_to_fact(self, message: Message, record: Fact, time_ms: int) -> Reason | None:
+        if self.rules.sources and (reason := _not_entitled(record, self.rules.sources.get(record.source))):
             return reason
-        if not isinstance(fact, Movement):
-            return Reason.NOT_SUPPORTED
-        article = self.articles.get(fact.sku)
-        if article is not None and time_ms < article.newest_ms - self.dedupe_ms:
-            return Reason.TOO_LATE
-        return None
+        if isinstance(record, requests.COMMITTING) and record.channel not in self.rules.channels:
+            return Reason.UNKNOWN_CHANNEL
+        article = self.articles.get(record.sku)
+        if article is None:
+            return Reason.UNKNOWN_REQUEST if isinstance(record, m.Extended) else None
+        if isinstance(record, m.Requested):
+            is_new = article.home == message.origin and article.promise(record.id) is None
+            return Reason.TOO_LATE if is_new and time_ms < article.horizon_ms else None
+        if isinstance(record, m.Extended | m.Stated) and article.home != message.origin:
+            return Reason.WRONG_PARTITION
+        return _objection_by_memory(article, record, time_ms)
 
     def _use(self, message: Message, decoded: Decoded) -> None:
         record, time_ms = decoded
@@ -199,113 +181,166 @@ class Oracle:
         happening = Happening(message.origin, message.offset, time_ms, Cause("clock"), None, traceparent)
         if isinstance(record, Tick):
             self._tick(happening)
-        elif isinstance(record, Movement):
+        elif isinstance(record, Fact):
             cause = Cause("movement", record.source, record.id)
-            self._move(record, happening._replace(cause=cause, correlation=record.correlation))
-
-    def _move(self, movement: Movement, happening: Happening) -> None:
-        article = self.articles.get(movement.sku)
-        if article is None:
-            article = self._new(movement.sku, happening.origin)
-        identity = (movement.source, movement.id)
-        known_ms = article.ids.get(identity)
-        if known_ms is not None and known_ms >= article.newest_ms - self.dedupe_ms:
-            self.duplicates += 1
-            return
-        article.ids[identity] = happening.time_ms
-        article.newest_ms = max(article.newest_ms, happening.time_ms)
-        self.applied += 1
-        _apply(movement, article.places)
-        if article.home == happening.origin:
-            self._look_at(article, happening)
-        else:
-            self.misplaced += 1
-            self._waiting.setdefault(article.home, {})[article.sku] = article
+            happening = happening._replace(cause=cause, correlation=record.correlation)
+            article = self.articles.get(record.sku) or self._new(record.sku, happening.origin)
+            if isinstance(record, m.Requested):
+                self._ask(article, record, happening)
+            elif article.repeats(record.source, record.id):
+                self.duplicates += 1
+            else:
+                self._apply(article, record, happening)
 
     def _new(self, sku: str, home: Origin) -> Article:
-        exceptions = _concerning(sku, self.rules)
-        article = Article(sku, home, _fields(self.rules, exceptions), exceptions)
+        exceptions = offers.concerning(sku, self.rules)
+        article = Article(sku, home, exceptions, dedupe_ms=self.dedupe_ms, as_of_ms=self.as_of_ms)
+        article.named = offers.named(self.rules, exceptions)
         self.articles[sku] = article
-        article.in_force = self._in_force(article)
-        self._resolve(article)
+        offers.resolve(article, self.rules, self._in_force(article))
         if any(self.rules.rules[index].valid_from or self.rules.rules[index].valid_to for index in exceptions):
             self._timed.setdefault(home, []).append(article)
         return article
 
+    def _ask(self, article: Article, fact: m.Requested, happening: Happening) -> None:
+        known = article.promise(fact.id)
+        answer = requests.ask(article, fact, self._clocks.get(article.home, 0), self.rules, happening)
+        self.reservations.append(answer)
+        if known is not None and answer is known.answer:
+            self.duplicates += 1
+            return
+        self.applied += 1
+        if answer.outcome == "confirmed":
+            self._alive.setdefault(article.home, {})[article.sku] = article
+            self._look_at(article, happening)
+
+    def _apply(self, article: Article, fact: Fact, happening: Happening) -> None:
+        article.ids[fact.source, fact.id] = happening.time_ms
+        article.newest_ms = max(article.newest_ms, happening.time_ms)
+        self.applied += 1
+        touched = self._change(article, fact, happening)
+        if article.home != happening.origin:
+            self.misplaced += 1
+            if touched:
+                self._pending.setdefault(article.home, {})[article.sku] = article
+        elif touched:
+            self._look_at(article, happening)
+
+    def _change(self, article: Article, fact: Fact, happening: Happening) -> bool:
+        """What a fact does; whether it touched the SKU."""
+        if isinstance(fact, Movement):
+            _move(article, fact, happening.time_ms)
+        elif isinstance(fact, requests.COMMITTING):
+            requests.commit(article, fact)
+        elif isinstance(fact, m.Counted):
+            return self._count(article, fact, happening)
+        elif isinstance(fact, m.Stated):
+            return self._state(article, fact, happening)
+        elif isinstance(fact, m.Extended):
+            self.reservations.append(requests.extend(article, fact, happening))
+            return False
+        return True
+
+    # Counts and statements
+
+    def _count(self, article: Article, fact: m.Counted, happening: Happening) -> bool:
+        judgement = Judgement(article)
+        in_time = not article.too_old_for(fact.location, happening.time_ms)
+        if in_time:
+            position = article.position(fact.location)
+            picked = 0 if fact.includes_picked or fact.of != "on_hand" else position.at("picked", happening.time_ms)
+            position.count(fact.of, happening.time_ms, fact.quantity + max(0, picked))
+            article.number(fact.location, fact.source, fact.sequence)
+            judgement.agreed(fact.location, fact.source, fact.of, (fact.quantity, fact.quantity), happening.time_ms)
+        else:
+            too_old_count(article, fact, happening.time_ms, judgement)
+        self.divergences.extend(judgement.divergences(happening.offset))
+        return in_time
+
+    def _state(self, article: Article, fact: m.Stated, happening: Happening) -> bool:
+        due_ms = happening.time_ms + grace_ms(self.rules, fact.source)
+        statement = Waiting(due_ms, self.messages, fact, happening.time_ms)
+        if due_ms > self._clocks.get(article.home, 0):
+            article.waiting.append(statement)
+            self._alive.setdefault(article.home, {})[article.sku] = article
+            return False
+        judgement = Judgement(article)
+        corrected = judge(article, statement, self.rules, judgement)
+        self.divergences.extend(judgement.divergences(happening.offset))
+        return corrected
+
+    def _judge_due(self, article: Article, clock_ms: int, happening: Happening) -> m.Stated | None:
+        """Judge the statements that are due; returns the last one that corrected something."""
+        due = sorted(statement for statement in article.waiting if statement.due_ms <= clock_ms)
+        article.waiting = [statement for statement in article.waiting if statement.due_ms > clock_ms]
+        judgement = Judgement(article)
+        correcting = [one.fact for one in due if judge(article, one, self.rules, judgement)]
+        self.divergences.extend(judgement.divergences(happening.offset))
+        return correcting[-1] if correcting else None
+
+    # Clocks
+
     def _tick(self, happening: Happening) -> None:
         self.ticks += 1
         origin = happening.origin
-        self._clocks[origin] = max(self._clocks.get(origin, 0), happening.time_ms)
+        clock_ms = self._clocks[origin] = max(self._clocks.get(origin, 0), happening.time_ms)
+        touched: dict[str, Happening] = {}
+        for article in self._alive.get(origin, {}).values():
+            ended = requests.expire(article, clock_ms, happening)
+            self.reservations.extend(ended)
+            if ended:
+                touched[article.sku] = happening
+            if fact := self._judge_due(article, clock_ms, happening):
+                touched[article.sku] = happening._replace(cause=Cause("movement", fact.source, fact.id))
         for article in self._timed.get(origin, ()):
             in_force = self._in_force(article)
             if in_force != article.in_force:
-                article.in_force = in_force
-                self._resolve(article)
-                self._look_at(article, happening)
-        for article in list(self._waiting.get(origin, {}).values()):
-            self._look_at(article, happening)
-
-    # Rules
+                offers.resolve(article, self.rules, in_force)
+                touched.setdefault(article.sku, happening)
+        for sku in self._pending.get(origin, {}):
+            touched.setdefault(sku, happening)
+        for sku, cause in touched.items():
+            self._look_at(self.articles[sku], cause)
 
     def _in_force(self, article: Article) -> list[int]:
         clock_ms = self._clocks.get(article.home, 0)
-        return [index for index in article.exceptions if _holds(self.rules.rules[index], clock_ms)]
-
-    def _resolve(self, article: Article) -> None:
-        """What holds for each of the SKU's channels and locations, from the exceptions in force."""
-        exceptions = [self.rules.rules[index] for index in article.in_force]
-        article.channels = {field: _channel_rules(field, self.rules, exceptions) for field in article.offers}
-        article.safety = {
-            rule.location: rule.safety_units
-            for rule in exceptions
-            if rule.location is not None and isinstance(rule.safety_units, int)
-        }
+        return [index for index in article.exceptions if offers.holds(self.rules.rules[index], clock_ms)]
 
     # Levels
 
     def _look_at(self, article: Article, happening: Happening) -> None:
-        """Work out every channel of a SKU anew, and write down each level that changed."""
+        """Work out every channel and position of a SKU anew, and write down each level that changed."""
         article.version, article.as_of_ms = happening.offset, happening.time_ms
-        if article.home in self._waiting:
-            self._waiting[article.home].pop(article.sku, None)
-        available = {place: _available(units) for place, units in article.places.items()}
-        for field, rule in article.channels.items():
-            sellable, promised = self._offer(article, rule, available)
-            before = article.offers[field].level
-            after = _level(article, field, rule, sellable)
-            article.offers[field] = Offer(promised, sellable, after)
-            if after != before:
-                self.crossings.append(_crossing(article, field, before, happening))
+        if article.home in self._pending:
+            self._pending[article.home].pop(article.sku, None)
+        market = offers.market(article, self.rules)
+        article.offers = {}
+        for channel in offers.looked_at(article, self.rules):
+            terms = offers.terms(article, channel, self.rules, market)
+            rule = article.channels[channel]
+            gauge = article.channel_gauges[channel]
+            recovered_at = rule.recovered_at or rule.low_stock_at + 1
+            if crossed := _crossed(gauge, terms.sellable, rule.low_stock_at, recovered_at):
+                self.crossings.append(_crossing(article, channel, None, crossed, happening))
+            if offers.has_field(article, channel):
+                article.offers[channel] = Offer(terms.promised, terms.sellable, gauge.level, terms.overcommitted)
+        for place, position in article.places.items():
+            self._look_at_position(article, place, position, happening)
 
-    def _offer(self, article: Article, rule: ChannelRules, available: dict[str, int]) -> tuple[int, int]:
-        """(sellable, promised) of a channel."""
-        if not rule.sell or rule.commitment_only:
-            return 0, 0
-        pool = 0
-        missing = 0
-        for place, units in available.items():
-            if self._sells_from(rule, place):
-                pool += max(0, units - self._safety(article, place))
-                missing += max(0, -units)
-        safety = max(rule.safety_units, -(-rule.safety_percent * pool // 100))
-        sellable = max(0, pool * rule.share_percent // 100 - safety)
-        promised = sellable + max(0, rule.backorder_units - missing)
-        return sellable, promised if rule.cap_units is None else min(promised, rule.cap_units)
-
-    def _sells_from(self, rule: ChannelRules, place: str) -> bool:
-        if rule.locations is not None:
-            return place in rule.locations
-        return place not in self.rules.locations or self.rules.locations[place].kind != "supplier"
-
-    def _safety(self, article: Article, place: str) -> int:
-        if place in article.safety:
-            return article.safety[place]
-        return self.rules.locations[place].safety_units if place in self.rules.locations else 0
+    def _look_at_position(self, article: Article, place: str, position: Position, happening: Happening) -> None:
+        low = offers.low_stock_at(article, place, self.rules)
+        if low is None:
+            return
+        gauge = article.place_gauges[place]
+        if crossed := _crossed(gauge, position.available, low, low + 1):
+            self.crossings.append(_crossing(article, None, place, crossed, happening))
 
 
-def fold(messages: Iterable[Message | Batch | Mark], rules: Rules, *, dedupe_ms: int) -> Oracle:
+def fold(
+    messages: Iterable[Message | Batch | Mark], rules: Rules, *, dedupe_ms: int, as_of_ms: int = AS_OF_MS
+) -> Oracle:
     """The oracle after all of `messages`, in the order given; marks say nothing about stock."""
-    oracle = Oracle(rules, dedupe_ms)
+    oracle = Oracle(rules, dedupe_ms, as_of_ms)
     for item in messages:
         if isinstance(item, Message):
             oracle.take(item)
@@ -333,6 +368,20 @@ def _not_entitled(fact: Fact, source: SourceRules | None) -> Reason | None:
     return None
 
 
+def _objection_by_memory(article: Article, fact: Fact, time_ms: int) -> Reason | None:
+    """Why a fact about a known SKU cannot be used by what is remembered of it, or None."""
+    if isinstance(fact, m.Stated):
+        return Reason.TOO_LATE if article.too_old_for(fact.location, time_ms) else None
+    if time_ms < article.horizon_ms and not isinstance(fact, m.Counted):
+        return Reason.TOO_LATE
+    if isinstance(fact, m.Extended) and not article.repeats(fact.source, fact.id):
+        promise = article.promise(fact.request)
+        if promise is None:
+            return Reason.UNKNOWN_REQUEST
+        return Reason.REQUEST_ENDED if promise.ended_ms is not None else None
+    return None
+
+
 def _traceparent(message: Message) -> str | None:
     for name, value in message.headers or ():
         if name == "traceparent" and value is not None:
@@ -340,134 +389,76 @@ def _traceparent(message: Message) -> str | None:
     return None
 
 
-def _apply(movement: Movement, places: dict[str, dict[str, int]]) -> None:
-    """The movement's row of signs, times its quantity, where it happened."""
-    quantity = -movement.quantity if movement.reversal else movement.quantity
-    here = places.setdefault(movement.location, dict.fromkeys(QUANTITIES, 0))
-    for name, sign in _signs(movement).items():
-        here[name] += sign * quantity
+def _move(article: Article, movement: Movement, time_ms: int) -> None:
+    """The movement's row of signs, times its quantity, where it happened; and what hangs on it."""
+    here = article.position(movement.location)
+    row = signs(movement)
+    about_requests = requests.is_about_requests(article, movement)
+    if about_requests:
+        row.pop("reserved", None)
+    for name, sign in row.items():
+        here.move(name, time_ms, sign * movement.quantity)
+    here.newest_ms = max(here.newest_ms, time_ms)
     if isinstance(movement, m.TransferShipped):
-        there = places.setdefault(movement.destination, dict.fromkeys(QUANTITIES, 0))
-        there["in_transit"] += quantity
+        units = -movement.quantity if movement.reversal else movement.quantity
+        article.position(movement.destination).move("in_transit", time_ms, units)
+    if about_requests:
+        requests.draw(article, movement, time_ms)
+    else:
+        requests.use_contract(article, movement)
+    article.number(movement.location, movement.source, movement.sequence)
+    article.heard.add((movement.location, movement.source, str(movement.__struct_config__.tag)))
+    article.recent.append(movement)
+    for statement in article.waiting:
+        if statement.fact.location == movement.location and time_ms <= statement.time_ms:
+            article.late[statement.number] = article.late.get(statement.number, 0) + 1
 
 
-def _signs(movement: Movement) -> dict[str, int]:
-    signs = dict(_SIGNS[type(movement)])
-    taken_from, put_to = getattr(movement, "from_", "on_hand"), getattr(movement, "to", "on_hand")
-    if taken_from != "on_hand":
-        signs[taken_from] = -1
-    if taken_from == "allocated":
-        signs["picked"] = -1
-    if put_to != "on_hand":
-        signs[put_to] = +1
-    if isinstance(movement, m.Received) and movement.order is not None:
-        signs["incoming"] = -1
-    if isinstance(movement, m.TransferReceived | m.TransferLost) and movement.transfer is not None:
-        signs["in_transit"] = -1
-    return signs
+def _crossed(gauge: Gauge, units: int, low_stock_at: int, recovered_at: int) -> Crossed | None:
+    """Bring a level up to date; what it went through, if it changed."""
+    before = gauge.level
+    after = gauge.level = gauge.read(units, low_stock_at, recovered_at)
+    if after == before:
+        return None
+    threshold = 0
+    if after == "in_stock":
+        threshold = recovered_at
+    elif (before, after) == ("in_stock", "low_stock"):
+        threshold = low_stock_at
+    initial, gauge.crossed = not gauge.crossed, True
+    return Crossed(before, after, units, threshold, initial)
 
 
-def _available(units: dict[str, int]) -> int:
-    return units["on_hand"] - max(0, units["reserved"]) - max(0, units["allocated"]) - max(0, units["quarantined"])
-
-
-def _concerning(sku: str, rules: Rules) -> list[int]:
-    """Indices of the exceptions for `sku`: those of its categories, then its own, each in the order of the file."""
-    by_category = [index for index, rule in enumerate(rules.rules) if _in_category(sku, rule.category, rules)]
-    return by_category + [index for index, rule in enumerate(rules.rules) if rule.sku == sku]
-
-
-def _in_category(sku: str, category: str | None, rules: Rules) -> bool:
-    patterns = rules.categories.get(category, ()) if category is not None else ()
-    if isinstance(patterns, CategoryFile):
-        raise TypeError(f"category {category} must be read from {patterns.file} first")
-    return any(fits(sku, pattern) for pattern in patterns)
-
-
-def fits(sku: str, pattern: str) -> bool:
-    """Whether the whole of `sku` is `pattern`, where `*` stands for any characters, none included."""
-    first, *rest = pattern.split("*")
-    if not rest:
-        return sku == pattern
-    if not sku.startswith(first):
-        return False
-    position = len(first)
-    for part in rest[:-1]:
-        found = sku.find(part, position)
-        if found < 0:
-            return False
-        position = found + len(part)
-    return sku.endswith(rest[-1]) and len(sku) - len(rest[-1]) >= position
-
-
-def _fields(rules: Rules, exceptions: list[int]) -> list[str]:
-    """A SKU's channels: all, but of the accounts only those that an exception of the SKU names."""
-    named = {rules.rules[index].channel for index in exceptions}
-    return [channel for channel in rules.channels if ACCOUNT_SEPARATOR not in channel or channel in named]
-
-
-def _holds(rule: Rule, clock_ms: int) -> bool:
-    begun = rule.valid_from is None or rule.valid_from - _EPOCH <= timedelta(milliseconds=clock_ms)
-    ended = rule.valid_to is not None and rule.valid_to - _EPOCH <= timedelta(milliseconds=clock_ms)
-    return begun and not ended
-
-
-def _channel_rules(channel: str, rules: Rules, exceptions: list[Rule]) -> ChannelRules:
-    """The channel's own table with the exceptions laid over it, weakest first."""
-    resolved = {field: getattr(rules.channels[channel], field) for field in CHANNEL_FIELDS}
-    for rule in exceptions:
-        if rule.location is None and rule.channel in (None, channel):
-            said = {field: getattr(rule, field) for field in CHANNEL_FIELDS}
-            resolved.update({field: value for field, value in said.items() if value is not None})
-    if resolved["recovered_at"] is None or resolved["recovered_at"] <= resolved["low_stock_at"]:
-        resolved["recovered_at"] = resolved["low_stock_at"] + 1
-    return ChannelRules(locations=rules.channels[channel].locations, **resolved)
-
-
-def _level(article: Article, field: str, rule: ChannelRules, sellable: int) -> Level:
-    if rule.recovered_at is not None and sellable >= rule.recovered_at:
-        article.recovered[field] = True
-    elif sellable <= rule.low_stock_at:
-        article.recovered[field] = False
-    if sellable <= 0:
-        return "out_of_stock"
-    return "in_stock" if article.recovered[field] else "low_stock"
-
-
-def _crossing(article: Article, field: str, before: Level, happening: Happening) -> Threshold:
-    initial = field not in article.crossed
-    article.crossed.add(field)
-    after = article.offers[field].level
+def _crossing(
+    article: Article, channel: str | None, place: str | None, crossed: Crossed, happening: Happening
+) -> Threshold:
+    if channel is not None:
+        crossing_id = threshold_id(article.sku, channel, happening.offset)
+    else:
+        crossing_id = position_threshold_id(article.sku, place or "", happening.offset)
     return Threshold(
-        id=threshold_id(article.sku, field, happening.offset),
+        id=crossing_id,
         sku=article.sku,
-        channel=field,
-        location=None,
-        from_=before,
-        to=after,
-        sellable=article.offers[field].sellable,
-        threshold=_threshold(article.channels[field], before, after),
+        channel=channel,
+        location=place,
+        from_=crossed.before,
+        to=crossed.after,
+        sellable=crossed.units,
+        threshold=crossed.threshold,
         version=happening.offset,
         rules=RULES_GENERATION,
         time=format_ms(happening.time_ms),
-        initial=initial,
+        initial=crossed.initial,
         cause=happening.cause,
         correlation=happening.correlation,
         traceparent=happening.traceparent,
     )
 
 
-def _threshold(rule: ChannelRules, before: Level, after: Level) -> int:
-    """The number that was met: where stock recovered, where it began to be low, or nothing left."""
-    if after == "in_stock":
-        return rule.recovered_at or 0
-    return rule.low_stock_at if (before, after) == ("in_stock", "low_stock") else 0
-
-
 def _record(article: Article, incarnation: int) -> Availability:
     locations = {
-        place: LocationAvailability(**units, available=_available(units))
-        for place, units in sorted(article.places.items())
+        place: LocationAvailability(**position.now, available=position.available)
+        for place, position in sorted(article.places.items())
     }
     return Availability(
         sku=article.sku,
@@ -475,6 +466,9 @@ def _record(article: Article, incarnation: int) -> Availability:
         version=article.version,
         as_of=format_ms(article.as_of_ms),
         rules=RULES_GENERATION,
-        channels={field: ChannelAvailability(*offer) for field, offer in article.offers.items()},
+        channels={
+            field: ChannelAvailability(offer.promised, offer.sellable, offer.level, offer.overcommitted)
+            for field, offer in article.offers.items()
+        },
         locations=locations,
     )

@@ -15,20 +15,19 @@ from cli.draining import Drain
 from cli.embedded import is_embedded, serving_redis
 from cli.failures import CliError, one_line
 from cli.native_errors import native_errors_apart
-from flows.availability import availability_flow
+from flows.availability import Sinks, availability_flow
 from flows.running import run_flow
 from operators.lane import LaneSettings
 from operators.rules import RuleBook
-from schemas.outputs import Availability, DeadLetter, Threshold
 from schemas.rules import Rules
 from schemas.settings import Settings
-from schemas.topics import AVAILABILITY, DEAD_LETTERS, THRESHOLDS
+from schemas.topics import AVAILABILITY, DEAD_LETTERS, DIVERGENCES, RESERVATIONS, THRESHOLDS
 from sinks.jsonl import JsonlSink
 from sinks.kafka import KafkaOutput
 from sinks.nowhere import NowhereSink
 from sinks.redis_availability import RedisAvailabilitySink
 from sinks.redis_keys import last_incarnation
-from sinks.slots import SinkError, SlottedSink
+from sinks.slots import SinkError
 from sinks.ticks import KafkaTicks, RedisStreamTicks, Timekeeper
 from sources.errors import SourceError
 from sources.jsonl import STDIN, JsonlSource
@@ -47,14 +46,6 @@ class ReachedRedis(NamedTuple):
 
     url: str
     stop: Callable[[], None]
-
-
-class Outputs(NamedTuple):
-    """A sink for each kind of record that leaves the flow besides Redis."""
-
-    availability: SlottedSink[list[Availability], int] | SlottedSink[list[Availability], None]
-    thresholds: SlottedSink[list[Threshold], int] | SlottedSink[list[Threshold], None]
-    dead_letters: SlottedSink[list[DeadLetter], int] | SlottedSink[list[DeadLetter], None]
 
 
 def run_availability(configuration: Configuration, *, accept_truncated: bool = False) -> None:
@@ -115,9 +106,14 @@ def _run(
     redis = RedisAvailabilitySink(redis_url, settings.redis.prefix, now_ms)
     redis.check()
     incarnation = _new_incarnation(redis_url, settings.redis.prefix)
-    lanes = LaneSettings(settings.state.lanes, incarnation, settings.input.dedupe_hours * HOUR_MS)
+    lanes = LaneSettings(
+        settings.state.lanes,
+        incarnation,
+        dedupe_ms=settings.input.dedupe_hours * HOUR_MS,
+        as_of_ms=settings.input.as_of_hours * HOUR_MS,
+    )
     source = _source(configuration, redis_url, draining, accept_truncated=accept_truncated)
-    flow = availability_flow(source, redis, *_outputs(configuration), rules=RuleBook(rules), settings=lanes)
+    flow = availability_flow(source, _sinks(configuration, redis), rules=RuleBook(rules), settings=lanes)
     _tell_start(configuration, redis_url, lanes)
     with _ticking(settings, redis_url):
         run_flow(flow, snapshot_seconds=settings.state.snapshot_seconds)
@@ -170,16 +166,30 @@ def _jsonl_path(configuration: Configuration) -> str:
     return path if path == STDIN else str(configuration.at(path))
 
 
-def _outputs(configuration: Configuration) -> Outputs:
-    """What the settings name as output."""
+def _sinks(configuration: Configuration, redis: RedisAvailabilitySink) -> Sinks:
+    """Redis, and what the settings name as output."""
     output, kafka = configuration.settings.output, configuration.settings.kafka
     if output.kind == "kafka":
         producer = KafkaOutput(kafka.bootstrap_servers, kafka.options)
-        return Outputs(producer.sink(AVAILABILITY), producer.sink(THRESHOLDS), producer.sink(DEAD_LETTERS))
+        return Sinks(
+            redis,
+            producer.sink(AVAILABILITY),
+            producer.sink(THRESHOLDS),
+            producer.sink(DIVERGENCES),
+            producer.sink(RESERVATIONS),
+            producer.sink(DEAD_LETTERS),
+        )
     if output.kind == "jsonl":
         folder = configuration.at(output.path)
-        return Outputs(JsonlSink(folder, AVAILABILITY), JsonlSink(folder, THRESHOLDS), JsonlSink(folder, DEAD_LETTERS))
-    return Outputs(NowhereSink(), NowhereSink(), NowhereSink())
+        return Sinks(
+            redis,
+            JsonlSink(folder, AVAILABILITY),
+            JsonlSink(folder, THRESHOLDS),
+            JsonlSink(folder, DIVERGENCES),
+            JsonlSink(folder, RESERVATIONS),
+            JsonlSink(folder, DEAD_LETTERS),
+        )
+    return Sinks(redis, NowhereSink(), NowhereSink(), NowhereSink(), NowhereSink(), NowhereSink())
 
 
 def _tell_start(configuration: Configuration, redis_url: str, lanes: LaneSettings) -> None:

@@ -21,7 +21,6 @@ app = typer.Typer(
     name="onhand", rich_markup_mode=None, no_args_is_help=True, pretty_exceptions_enable=False, context_settings=HELP
 )
 run_app = typer.Typer(no_args_is_help=True, help="Run a flow until it is told to stop.")
-bench_app = typer.Typer(no_args_is_help=True, help="The benchmarks, on servers of their own.")
 topics_app = typer.Typer(no_args_is_help=True, help="The Kafka topics.")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure on this machine, checked by an oracle.")
 
@@ -52,9 +51,8 @@ add(topics_app, topics.create, topics.EXAMPLES)
 add(app, tail.tail, tail.EXAMPLES)
 add(app, load.load, load.EXAMPLES)
 app.add_typer(bench_app, name="bench")
-add(bench_app, bench.drain, bench.EXAMPLES)
-app.add_typer(bench_app, name="bench")
-add(bench_app, bench.drain, bench.EXAMPLES)
+add(bench_app, bench.drain, bench.DRAIN_EXAMPLES)
+add(bench_app, bench.kernel, bench.KERNEL_EXAMPLES)
 
 
 def main() -> int:

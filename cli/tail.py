@@ -18,7 +18,7 @@ from cli.screen import plain, print_json, print_line
 from schemas.movements import Fact, Refusal, Tick
 from schemas.settings import KafkaSettings, Settings
 from schemas.times import format_ms
-from schemas.topics import AVAILABILITY, DEAD_LETTERS, MOVEMENTS, THRESHOLDS
+from schemas.topics import AVAILABILITY, DEAD_LETTERS, DIVERGENCES, MOVEMENTS, RESERVATIONS, THRESHOLDS
 
 EXAMPLES: Final = ("onhand tail thresholds", "onhand tail inventory.movements --from-beginning --limit 10 --json")
 PREFIX: Final = "inventory."
@@ -84,6 +84,8 @@ def _readable(settings: Settings, name: str) -> Callable[[Message], None]:
         MOVEMENTS.name: _say_movement,
         AVAILABILITY.name: _say_availability,
         THRESHOLDS.name: _say_threshold,
+        DIVERGENCES.name: _say_divergence,
+        RESERVATIONS.name: _say_reservation,
         DEAD_LETTERS.name: _say_dead_letter,
     }.get(name, _say_text)
 
@@ -132,7 +134,23 @@ def _say_availability(payload: bytes) -> str:
 def _say_threshold(payload: bytes) -> str:
     record = THRESHOLDS.decode(payload)
     cause = " ".join(part for part in (record.cause.source or record.cause.type, record.cause.id) if part)
-    return f"{record.sku}  {record.channel}: {record.from_} -> {record.to} at {record.sellable} sellable  ({cause})"
+    where = record.channel or f"at {record.location}"
+    units = "sellable" if record.channel else "available"
+    return f"{record.sku}  {where}: {record.from_} -> {record.to} at {record.sellable} {units}  ({cause})"
+
+
+def _say_divergence(payload: bytes) -> str:
+    record = DIVERGENCES.decode(payload)
+    numbers = f"{record.of} {record.stated} said, {record.derived} derived"
+    why = ", ".join([record.reason, *record.evidence])
+    return f"{record.sku} at {record.location}  {record.event}: {record.system}: {numbers}  ({why})"
+
+
+def _say_reservation(payload: bytes) -> str:
+    record = RESERVATIONS.decode(payload)
+    parts = ", ".join(f"{units} at {location}" for location, units in record.parts) or "nothing held"
+    owed = f", {record.backordered} backordered" if record.backordered else ""
+    return f"{record.sku}  {record.channel}: {record.outcome}, {parts}{owed}  ({record.source} {record.request})"
 
 
 def _say_dead_letter(payload: bytes) -> str:

@@ -1,7 +1,7 @@
 """Availability: stock movements in, what every channel may sell out."""
 
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
@@ -12,29 +12,33 @@ from bytewax.outputs import Sink
 from operators.lane import LaneSettings, run_lanes
 from operators.route import Item
 from operators.rules import RuleBook
-from schemas.outputs import Availability, DeadLetter, LaneResult, Threshold
+from schemas.outputs import Availability, DeadLetter, Divergence, LaneResult, Reservation, Threshold
 
 RecordT = TypeVar("RecordT")
 
 
-def availability_flow(
-    movements: Source[Item],
-    redis: Sink[tuple[str, LaneResult]],
-    availability: Sink[tuple[str, list[Availability]]],
-    thresholds: Sink[tuple[str, list[Threshold]]],
-    dead_letters: Sink[tuple[str, list[DeadLetter]]],
-    *,
-    rules: RuleBook,
-    settings: LaneSettings,
-) -> Dataflow:
-    """Movements ─▶ lanes ─▶ Redis · availability · thresholds · dead letters; what moves is keyed by lane."""
+class Sinks(NamedTuple):
+    """Where results go; every item is keyed by its lane's number as text."""
+
+    redis: Sink[tuple[str, LaneResult]]
+    availability: Sink[tuple[str, list[Availability]]]
+    thresholds: Sink[tuple[str, list[Threshold]]]
+    divergences: Sink[tuple[str, list[Divergence]]]
+    reservations: Sink[tuple[str, list[Reservation]]]
+    dead_letters: Sink[tuple[str, list[DeadLetter]]]
+
+
+def availability_flow(movements: Source[Item], sinks: Sinks, *, rules: RuleBook, settings: LaneSettings) -> Dataflow:
+    """Movements ─▶ lanes ─▶ Redis · availability · thresholds · divergences · reservations · dead letters."""
     flow = Dataflow("availability")
     items = op.input("movements", flow, movements)
     results = run_lanes("lane", items, rules, settings)
-    op.output("redis", results, redis)
-    op.output("availability", pick("changed", results, "availability"), availability)
-    op.output("thresholds", pick("crossed", results, "thresholds"), thresholds)
-    op.output("dead_letters", pick("refused", results, "dead_letters"), dead_letters)
+    op.output("redis", results, sinks.redis)
+    op.output("availability", pick("changed", results, "availability"), sinks.availability)
+    op.output("thresholds", pick("crossed", results, "thresholds"), sinks.thresholds)
+    op.output("divergences", pick("diverged", results, "divergences"), sinks.divergences)
+    op.output("reservations", pick("answered", results, "reservations"), sinks.reservations)
+    op.output("dead_letters", pick("refused", results, "dead_letters"), sinks.dead_letters)
     return flow
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from schemas.movements import Control, Decoded, Fact, Movement, Reason, Refusal, Tick
+from schemas.movements import Control, Decoded, Fact, Reason, Refusal, Tick
 from schemas.rules import SourceRules
 
 AHEAD_MS_MAX: Final = 300_000  # a `time` further past the broker's own is a source whose clock is wrong
@@ -22,8 +22,6 @@ def admit(decoded: Decoded, key: bytes | None, timestamp_ms: int, sources: Mappi
         return _refused(fact, Reason.FROM_THE_FUTURE, _ahead(time_ms, timestamp_ms))
     if sources and (refusal := _admit_source(fact, sources)):
         return refusal
-    if not isinstance(fact, Movement):
-        return _refused(fact, Reason.NOT_SUPPORTED, f"kind {_kind(fact)!r} cannot be used by this version")
     return None
 
 

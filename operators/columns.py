@@ -36,6 +36,14 @@ class Columns:
         """The column's values, one per row, as an array over the same memory."""
         return self._arrays[name][: self.rows]
 
+    def keep(self, wanted: Array) -> None:
+        """Drops every row that `wanted`, a mask, does not name; the others move up in their order."""
+        kept = {name: self[name][wanted] for name in self._arrays}
+        self.rows = int(np.count_nonzero(wanted))
+        self._grow(max(FIRST_CAPACITY, self.rows))
+        for name, values in kept.items():
+            self._arrays[name][: self.rows] = values
+
     def dump(self) -> dict[str, bytes]:
         """Every column's bytes, little-endian."""
         return {name: self[name].astype(self._little_endian(name), copy=False).tobytes() for name in self._arrays}

@@ -37,6 +37,10 @@ class RecentIds:
         cells = self._skus.cells
         return max(cells["newest_ms"][sku] - self._dedupe_ms, cells["floor_ms"][sku])
 
+    def memory_ms(self, sku: int) -> int:
+        """As far back as things about `sku` are remembered where their number does not shorten it."""
+        return int(self._skus.cells["newest_ms"][sku]) - self._dedupe_ms
+
     def knows(self, hash_: int, sku: int) -> bool:
         """Whether the movement was applied to `sku`, at a time that its horizon still reaches."""
         slot = self._find(hash_, sku)

@@ -10,22 +10,42 @@ from bytewax.dataflow import Stream
 from bytewax.operators import KeyedStream, StatefulBatchLogic
 
 from operators.admission import NO_TIMESTAMP, admit
+from operators.commitments import Ledger, ledger_after
 from operators.duplicates import RecentIds, hash_of
 from operators.levels import LEVELS
+from operators.outcome import Happening, Outcome
 from operators.positions import effect_of, signed_units
+from operators.requesting import Requesting, answer_to
 from operators.route import Item, Routed, route
 from operators.rules import RuleBook
 from operators.snapshots import SnapshotError, pack, unpack
+from operators.stating import Stating
 from operators.stock import Change, Stock
 from operators.ticks import Clocks
 from schemas.batches import Batch, Mark, Origin
-from schemas.movements import Control, Decoded, Movement, Reason, Refusal, TransferShipped, decode
-from schemas.outputs import Cause, DeadLetter, LaneResult, Threshold, threshold_id
+from schemas.movements import (
+    ChannelCommitted,
+    ChannelUncommitted,
+    Control,
+    Counted,
+    Decoded,
+    Extended,
+    Fact,
+    Movement,
+    Reason,
+    Refusal,
+    Requested,
+    Stated,
+    TransferShipped,
+    decode,
+)
+from schemas.outputs import Cause, DeadLetter, LaneResult, Threshold, position_threshold_id, threshold_id
 from schemas.times import format_ms
 
 NOTHING_APPLIED: Final = -1
 CONTROL_LANE: Final = 0  # reports what is wrong with a control record that every lane sees, so that it is told once
 IDS_PER_SKU_MAX: Final = 65_536
+HISTORY_MAX: Final = 4096  # entries of one position
 TRACE_HEADER: Final = "traceparent"
 
 
@@ -35,7 +55,9 @@ class LaneSettings(NamedTuple):
     lanes: int
     incarnation: int
     dedupe_ms: int
+    as_of_ms: int = 72 * 3_600_000
     ids_per_sku_max: int = IDS_PER_SKU_MAX
+    history_max: int = HISTORY_MAX
 
 
 class _Message(NamedTuple):
@@ -49,19 +71,6 @@ class _Message(NamedTuple):
     traceparent: str | None
 
 
-class _Outcome:
-    """What one activation leaves behind, while it is being collected."""
-
-    def __init__(self) -> None:
-        self.touched: dict[int, None] = {}  # SKU rows to publish, in the order they were met
-        self.thresholds: list[Threshold] = []
-        self.dead_letters: list[DeadLetter] = []
-        self.marks: list[Mark] = []
-        self.applied = 0
-        self.duplicates = 0
-        self.misplaced = 0
-
-
 class Lane:
     """All state of one share of the SKUs; a pure function of the batches it was given, in their order."""
 
@@ -72,12 +81,19 @@ class Lane:
         self._origins: dict[Origin, int] = {}
         self._applied: list[int] = []
         self._clocks = Clocks()
-        self._stock = Stock(rules)
+        self._stock = Stock(rules, settings.as_of_ms, settings.history_max)
         self._ids = RecentIds(self._stock.skus, settings.dedupe_ms, settings.ids_per_sku_max)
+        self._requesting = Requesting(self._stock, rules)
+        self._stating = Stating(self._stock, rules.sources)
+
+    @property
+    def position_count(self) -> int:
+        """How many positions the lane knows."""
+        return self._stock.positions.rows
 
     def apply(self, items: Iterable[Item]) -> LaneResult:
         """Applies batches in order; what an origin was applied up to already is skipped."""
-        outcome = _Outcome()
+        outcome = Outcome()
         for item in items:
             if isinstance(item, Mark):
                 outcome.marks.append(item)
@@ -87,6 +103,8 @@ class Lane:
             self.number,
             [self._stock.availability(sku, self._settings.incarnation) for sku in outcome.touched],
             outcome.thresholds,
+            outcome.divergences,
+            outcome.reservations,
             outcome.dead_letters,
             outcome.marks,
             outcome.applied,
@@ -106,6 +124,8 @@ class Lane:
                 "clocks_ms": self._clocks.as_list(),
                 "stock": self._stock.dump(),
                 "ids": self._ids.dump(),
+                "requesting": self._requesting.dump(),
+                "stating": self._stating.dump(),
             }
         )
 
@@ -122,9 +142,11 @@ class Lane:
         lane._clocks = Clocks(state["clocks_ms"])
         lane._stock.load(state["stock"], state["clocks_ms"])
         lane._ids.load(state["ids"])
+        lane._requesting.load(state["requesting"])
+        lane._stating.load(state["stating"])
         return lane
 
-    def _apply_batch(self, batch: Batch, outcome: _Outcome) -> None:
+    def _apply_batch(self, batch: Batch, outcome: Outcome) -> None:
         origin = self._origin(batch.origin)
         headers = batch.headers or [None] * len(batch.offsets)
         for offset, timestamp_ms, key, payload, pairs in zip(
@@ -144,7 +166,7 @@ class Lane:
             self._clocks.add_origin()
         return row
 
-    def _apply_message(self, message: _Message, origin: Origin, outcome: _Outcome) -> None:
+    def _apply_message(self, message: _Message, origin: Origin, outcome: Outcome) -> None:
         decoded = decode(message.payload)
         refusal = (
             decoded
@@ -152,94 +174,206 @@ class Lane:
             else admit(decoded, message.key, message.timestamp_ms, self._rules.sources)
         )
         if refusal is None:
-            decoded = cast("Decoded", decoded)
-            if isinstance(decoded.record, Movement):
-                refusal = self._apply_movement(decoded.record, decoded.time_ms, message, outcome)
-            else:
-                self._tick(decoded.time_ms, message, outcome)
+            refusal = self._apply_record(cast("Decoded", decoded), message, outcome)
         if refusal is not None and (self.number == CONTROL_LANE or message.key or not _is_control(decoded)):
             outcome.dead_letters.append(_dead_letter(message, origin, refusal))
 
-    def _apply_movement(self, movement: Movement, time_ms: int, message: _Message, outcome: _Outcome) -> Refusal | None:
-        """Duplicates out, signs applied, levels looked at."""
-        sku = self._stock.names.row(movement.sku)
-        hash_ = hash_of(movement.source, movement.id)
+    def _apply_record(self, decoded: Decoded, message: _Message, outcome: Outcome) -> Refusal | None:
+        """Gives a record to the operators of its kind; what it says about divergences is told at its end."""
+        record, time_ms = decoded
+        refusal = None
+        if isinstance(record, Requested):
+            refusal = self._ask(record, time_ms, message, outcome)
+        elif isinstance(record, Fact):
+            refusal = self._apply_fact(record, time_ms, message, outcome)
+        else:
+            self._tick(time_ms, message, outcome)
+        outcome.divergences.extend(self._stating.collect(message.offset))
+        return refusal
+
+    def _ask(self, requested: Requested, time_ms: int, message: _Message, outcome: Outcome) -> Refusal | None:
+        """A request is known or new; a new one is decided here and now, if this is its SKU's home."""
+        sku = self._stock.names.row(requested.sku)
+        happening = self._happening(requested, time_ms, message, sku)
+        if sku >= 0:
+            repeated = self._requesting.repeated(sku, requested, self._ids.memory_ms(sku), happening)
+            if repeated is not None:
+                outcome.reservations.append(repeated)
+                is_conflict = repeated.outcome == "conflict"
+                outcome.applied += is_conflict
+                outcome.duplicates += not is_conflict
+                return None
+            if self._stock.skus.cells["home"][sku] != message.origin:
+                outcome.reservations.append(answer_to(requested, "wrong_partition", happening))
+                outcome.applied += 1
+                return None
+            if time_ms < self._ids.horizon_ms(sku):
+                return self._too_late(requested, sku)
+        else:
+            sku = self._stock.add_sku(requested.sku, message.origin, self._clocks[message.origin])
+        self._grow_older(sku, time_ms)
+        outcome.applied += 1
+        reservation, has_changed = self._requesting.decide(sku, requested, happening)
+        outcome.reservations.append(reservation)
+        if has_changed:
+            self._reflect(sku, happening, outcome)
+        return None
+
+    def _apply_fact(self, fact: Fact, time_ms: int, message: _Message, outcome: Outcome) -> Refusal | None:
+        """Duplicates and what came too late are taken out, then the fact changes its SKU."""
+        sku = self._stock.names.row(fact.sku)
+        if refusal := self._objection(sku, fact, time_ms, message):
+            return refusal
+        hash_ = hash_of(fact.source, fact.id)
         if sku < 0:
-            sku = self._stock.add_sku(movement.sku, message.origin, self._clocks[message.origin])
-        elif time_ms < self._ids.horizon_ms(sku):
-            return Refusal(
-                Reason.TOO_LATE,
-                f"dated before {format_ms(self._ids.horizon_ms(sku))}: it could be a forgotten duplicate",
-                movement.source,
-                movement.sku,
-            )
+            sku = self._stock.add_sku(fact.sku, message.origin, self._clocks[message.origin])
         elif self._ids.knows(hash_, sku):
             outcome.duplicates += 1
             return None
-        cells = self._stock.skus.cells
-        cells["newest_ms"][sku] = max(cells["newest_ms"][sku], time_ms)
+        happening = self._happening(fact, time_ms, message, sku)
+        if isinstance(fact, Extended):
+            answer = self._requesting.extend(sku, fact, self._ids.memory_ms(sku), happening)
+            if isinstance(answer, Refusal):
+                return answer
+            outcome.reservations.append(answer)
+        self._grow_older(sku, time_ms)
         self._ids.remember(hash_, sku, time_ms)
-        self._move(sku, movement)
         outcome.applied += 1
-        if cells["home"][sku] == message.origin:
-            cause = Cause("movement", movement.source, movement.id)
-            self._reflect(sku, time_ms, message, cause, movement.correlation, outcome)
-        else:
-            cells["pending"][sku] = 1
+        happening, has_changed = self._change(sku, fact, happening)
+        if self._stock.skus.cells["home"][sku] != message.origin:
             outcome.misplaced += 1
+            self._stock.skus.cells["pending"][sku] |= has_changed
+        elif has_changed:
+            self._reflect(sku, happening, outcome)
         return None
 
-    def _move(self, sku: int, movement: Movement) -> None:
-        effect, units = effect_of(movement), signed_units(movement)
-        self._stock.move(sku, movement.location, effect.here, units)
-        if isinstance(movement, TransferShipped):
-            self._stock.move(sku, movement.destination, effect.there, units)
+    def _objection(self, sku: int, fact: Fact, time_ms: int, message: _Message) -> Refusal | None:
+        """Why a fact that was admitted cannot be used for its SKU, whose row is −1 where it is new."""
+        if isinstance(fact, ChannelCommitted | ChannelUncommitted) and not self._rules.knows_channel(fact.channel):
+            return _refused(fact, Reason.UNKNOWN_CHANNEL, f"channel {fact.channel!r} has no table in the rules")
+        if isinstance(fact, Extended) and sku < 0:
+            return _refused(fact, Reason.UNKNOWN_REQUEST, "nothing was ever requested of this SKU")
+        if sku < 0:
+            return None
+        if isinstance(fact, Extended | Stated) and self._stock.skus.cells["home"][sku] != message.origin:
+            return _refused(fact, Reason.WRONG_PARTITION, "this is not the partition that the SKU is at home in")
+        if isinstance(fact, Counted):
+            return None
+        if isinstance(fact, Stated):
+            is_too_late = self._stating.is_too_old(sku, fact, time_ms)
+        else:
+            is_too_late = time_ms < self._ids.horizon_ms(sku)
+        return self._too_late(fact, sku) if is_too_late else None
 
-    def _tick(self, time_ms: int, message: _Message, outcome: _Outcome) -> None:
+    def _too_late(self, fact: Fact, sku: int) -> Refusal:
+        horizon = format_ms(max(0, self._ids.horizon_ms(sku)))
+        return _refused(fact, Reason.TOO_LATE, f"too old: what is remembered of this SKU begins at {horizon}")
+
+    def _change(self, sku: int, fact: Fact, happening: Happening) -> tuple[Happening, bool]:
+        """What the fact does; whether its SKU changed, and what is the cause of that."""
+        if isinstance(fact, Movement):
+            self._move(sku, fact, happening)
+            return happening, True
+        if isinstance(fact, Counted):
+            return happening, self._stating.count(sku, fact, happening.time_ms)
+        if isinstance(fact, Stated):
+            corrections = self._stating.state(sku, fact, happening.time_ms, happening.origin, happening.clock_ms)
+            return happening, bool(corrections)
+        if isinstance(fact, ChannelCommitted | ChannelUncommitted):
+            units = fact.quantity if isinstance(fact, ChannelCommitted) != fact.reversal else -fact.quantity
+            ledger = self._stock.ledger(sku, fact.channel) or Ledger()
+            self._stock.set_ledger(sku, fact.channel, ledger.commit(units), happening.clock_ms)
+            return happening, True
+        return happening, False
+
+    def _move(self, sku: int, movement: Movement, happening: Happening) -> None:
+        """The signs of a plain kind, or what it may draw of requests instead; a named channel's contract follows."""
+        effect, units = effect_of(movement), signed_units(movement)
+        here = self._requesting.signs_of(sku, movement, effect.here, self._ids.memory_ms(sku), happening)
+        if here is None:
+            self._stock.move(sku, movement.location, effect.here, units, happening.time_ms)
+            self._follow_contract(sku, movement, happening)
+        else:
+            self._stock.move(sku, movement.location, here, 1, happening.time_ms)
+        if isinstance(movement, TransferShipped):
+            self._stock.move(sku, movement.destination, effect.there, units, happening.time_ms)
+        self._stating.note_movement(sku, movement, happening.time_ms)
+
+    def _follow_contract(self, sku: int, movement: Movement, happening: Happening) -> None:
+        if movement.channel is None or movement.request is not None:
+            return
+        ledger = self._stock.ledger(sku, movement.channel)
+        if ledger is not None:
+            self._stock.set_ledger(sku, movement.channel, ledger_after(ledger, movement), happening.clock_ms)
+
+    def _tick(self, time_ms: int, message: _Message, outcome: Outcome) -> None:
         """The clock of the origin moves on; SKUs at home there follow what begins or ends with it."""
-        before_ms = self._clocks[message.origin]
-        moved = self._clocks.tick(message.origin, time_ms)
+        home, before_ms = message.origin, self._clocks[message.origin]
+        moved = self._clocks.tick(home, time_ms)
+        clock_ms = self._clocks[home]
+        happening = Happening(home, message.offset, time_ms, clock_ms, Cause("clock"), None, message.traceparent)
+        changed: dict[int, Happening] = {}
+        for sku, reservation in self._requesting.expire(home, happening):
+            outcome.reservations.append(reservation)
+            changed[sku] = happening
+        for correction in self._stating.judge_due(home, clock_ms):
+            cause = Cause("movement", correction.source, correction.id)
+            changed[correction.sku] = happening._replace(cause=cause)
         rules_change = moved and self._rules.changes_between(before_ms, time_ms)
         skus = self._stock.skus
-        concerned = (skus["home"] == message.origin) & ((skus["pending"] != 0) | rules_change)
+        concerned = (skus["home"] == home) & ((skus["pending"] != 0) | rules_change)
         for sku in np.flatnonzero(concerned).tolist():
-            changed = rules_change and self._stock.resolve_again(sku, time_ms)
-            if changed or skus.cells["pending"][sku]:
-                self._reflect(sku, time_ms, message, Cause("clock"), None, outcome)
+            if (rules_change and self._stock.resolve_again(sku, time_ms)) or skus.cells["pending"][sku]:
+                changed.setdefault(sku, happening)
+        for sku, what in changed.items():
+            self._reflect(sku, what, outcome)
 
-    def _reflect(
-        self, sku: int, time_ms: int, message: _Message, cause: Cause, correlation: str | None, outcome: _Outcome
-    ) -> None:
-        """`sku` reflects its home up to this message: a new version, and the crossings that came with it."""
+    def _grow_older(self, sku: int, time_ms: int) -> None:
+        newest_ms = self._stock.skus.cells["newest_ms"]
+        newest_ms[sku] = max(newest_ms[sku], time_ms)
+
+    def _happening(self, fact: Fact, time_ms: int, message: _Message, sku: int) -> Happening:
+        home = message.origin if sku < 0 else self._stock.skus.cells["home"][sku]
+        cause = Cause("movement", fact.source, fact.id)
+        return Happening(
+            message.origin, message.offset, time_ms, self._clocks[home], cause, fact.correlation, message.traceparent
+        )
+
+    def _reflect(self, sku: int, happening: Happening, outcome: Outcome) -> None:
+        """`sku` reflects its home up to this record: a new version, and the crossings that came with it."""
         cells = self._stock.skus.cells
-        cells["version"][sku] = message.offset
-        cells["as_of_ms"][sku] = time_ms
+        cells["version"][sku] = happening.offset
+        cells["as_of_ms"][sku] = happening.time_ms
         cells["pending"][sku] = 0
         outcome.touched[sku] = None
         for change in self._stock.offers_after(sku):
-            outcome.thresholds.append(self._threshold(sku, change, format_ms(time_ms), message, cause, correlation))
+            outcome.thresholds.append(self._threshold(sku, change, happening))
 
-    def _threshold(
-        self, sku: int, change: Change, time: str, message: _Message, cause: Cause, correlation: str | None
-    ) -> Threshold:
-        name = self._stock.names[sku]
+    def _threshold(self, sku: int, change: Change, happening: Happening) -> Threshold:
+        name, version = self._stock.names[sku], happening.offset
         return Threshold(
-            id=threshold_id(name, change.rule.name, message.offset),
+            id=position_threshold_id(name, change.location, version)
+            if change.location is not None
+            else threshold_id(name, str(change.channel), version),
             sku=name,
-            channel=change.rule.name,
-            location=None,
+            channel=change.channel,
+            location=change.location,
             from_=LEVELS[change.before],
             to=LEVELS[change.after],
-            sellable=change.sellable,
+            sellable=change.units,
             threshold=change.threshold,
-            version=message.offset,
+            version=version,
             rules=self._rules.generation,
-            time=time,
+            time=format_ms(happening.time_ms),
             initial=change.initial,
-            cause=cause,
-            correlation=correlation,
-            traceparent=message.traceparent,
+            cause=happening.cause,
+            correlation=happening.correlation,
+            traceparent=happening.traceparent,
         )
+
+
+def _refused(fact: Fact, reason: Reason, detail: str) -> Refusal:
+    return Refusal(reason, detail, fact.source, fact.sku)
 
 
 def _is_control(decoded: Decoded | Refusal) -> bool:

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from schemas.rules import ACCOUNT_SEPARATOR, CHANNEL_FIELDS, CategoryFile, ChannelRules, Rule, Rules
 
 FIRST_GENERATION: Final = 1
+SUPPLIER_LOW_STOCK_AT: Final = 9
 
 
 class ResolvedChannel(NamedTuple):
@@ -29,7 +30,9 @@ class SkuRules(NamedTuple):
     """What holds for one SKU: its channels in the order of the file, and the positions' own safety stocks."""
 
     channels: tuple[ResolvedChannel, ...]
+    named: frozenset[str]  # accounts that a rule names, so that they have a field
     safety_units: dict[str, int]  # by location, where a rule names one
+    low_stock_at: dict[str, int]  # by location, where a rule names one
 
 
 class _Exception(NamedTuple):
@@ -55,19 +58,41 @@ class RuleBook:
         self._patterns: list[tuple[re.Pattern[str], list[int]]] = []
         self._exceptions = [_with_span(rule) for rule in rules.rules]
         self._index(rules)
-        self._resolved: dict[tuple[int, ...], SkuRules] = {}
+        self._resolved: dict[tuple[tuple[int, ...], frozenset[str], frozenset[str]], SkuRules] = {}
         self.moments_ms = sorted(_moments(self._exceptions))
 
-    def resolve(self, sku: str, clock_ms: int) -> SkuRules:
-        """What holds for `sku` when its home's clock shows `clock_ms`."""
+    def resolve(self, sku: str, clock_ms: int, accounts: frozenset[str] = frozenset()) -> SkuRules:
+        """What holds for `sku` when its home's clock shows `clock_ms`; `accounts` are looked at beside those named."""
         places = self._matching(sku)
         in_force = tuple(place for place in places if self._holds(place, clock_ms))
-        accounts = tuple(-1 - place for place in places if self._gives_a_field(place))
-        key = (*in_force, *accounts)
+        named = frozenset(account for place in places if (account := self._account_named(place)) is not None)
+        key = (in_force, named, accounts)
         resolved = self._resolved.get(key)
         if resolved is None:
-            resolved = self._resolved[key] = self._apply(in_force, accounts)
+            resolved = self._resolved[key] = self._apply(in_force, named, accounts)
         return resolved
+
+    def knows_channel(self, channel: str) -> bool:
+        """Whether the rules have a table for `channel`."""
+        return channel in self._channels
+
+    def priority(self, channel: str) -> int:
+        """Who is served first when commitments exceed the pool: the higher."""
+        return self._channels[channel].priority
+
+    def preference(self, channel: str) -> tuple[str, ...] | None:
+        """The channel's locations in the order in which requests draw on them; None: all that are no suppliers."""
+        return self._channels[channel].locations
+
+    def low_stock_at(self, resolved: SkuRules, location: str) -> int | None:
+        """The threshold of a position at `location`, None where it has no level."""
+        units = resolved.low_stock_at.get(location)
+        rule = self._locations.get(location)
+        if units is not None or rule is None:
+            return units
+        if rule.low_stock_at is None and rule.kind == "supplier":
+            return SUPPLIER_LOW_STOCK_AT
+        return rule.low_stock_at
 
     def draws_on(self, locations: frozenset[str] | None, location: str) -> bool:
         """Whether a channel with these `locations` sells from `location`; by default from all that are no suppliers."""
@@ -121,25 +146,22 @@ class RuleBook:
         exception = self._exceptions[place]
         return exception.valid_from_ms <= clock_ms < exception.valid_to_ms
 
-    def _gives_a_field(self, place: int) -> bool:
-        """An account is shown for a SKU only where a rule names it."""
+    def _account_named(self, place: int) -> str | None:
+        """An account is shown for a SKU where a rule names it."""
         channel = self._exceptions[place].rule.channel
-        return channel is not None and ACCOUNT_SEPARATOR in channel
+        return channel if channel is not None and ACCOUNT_SEPARATOR in channel else None
 
-    def _apply(self, in_force: tuple[int, ...], accounts: tuple[int, ...]) -> SkuRules:
+    def _apply(self, in_force: tuple[int, ...], named: frozenset[str], accounts: frozenset[str]) -> SkuRules:
         exceptions = [self._exceptions[place].rule for place in in_force]
-        shown = {self._exceptions[-1 - place].rule.channel for place in accounts}
         channels = tuple(
             _resolved_channel(name, rule, exceptions)
             for name, rule in self._channels.items()
-            if ACCOUNT_SEPARATOR not in name or name in shown
+            if ACCOUNT_SEPARATOR not in name or name in named or name in accounts
         )
-        safety_units = {
-            rule.location: rule.safety_units
-            for rule in exceptions
-            if rule.location is not None and isinstance(rule.safety_units, int)
-        }
-        return SkuRules(channels, safety_units)
+        at_locations = [rule for rule in exceptions if rule.location is not None]
+        safety = {str(rule.location): rule.safety_units for rule in at_locations if isinstance(rule.safety_units, int)}
+        low = {str(rule.location): rule.low_stock_at for rule in at_locations if rule.low_stock_at is not None}
+        return SkuRules(channels, named, safety, low)
 
 
 def _resolved_channel(name: str, defaults: ChannelRules, exceptions: list[Rule]) -> ResolvedChannel:

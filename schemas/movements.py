@@ -49,6 +49,10 @@ class Reason(StrEnum):
     UNKNOWN_SOURCE = "unknown_source"
     KIND_NOT_ALLOWED = "kind_not_allowed"
     LOCATION_NOT_ALLOWED = "location_not_allowed"
+    UNKNOWN_CHANNEL = "unknown_channel"
+    UNKNOWN_REQUEST = "unknown_request"
+    REQUEST_ENDED = "request_ended"
+    WRONG_PARTITION = "wrong_partition"
     NOT_SUPPORTED = "not_supported"
 
 
@@ -183,11 +187,15 @@ class Counted(Fact, tag="counted", gc=False, kw_only=True):
 
 
 class Stated(Fact, tag="stated", gc=False, kw_only=True):
-    """What a system says a quantity is, as of `time`; changes nothing."""
+    """What a system says a quantity is, as of `time`; changes nothing.
+
+    `basis` says what its `available` means: salable has reservations subtracted already, on_shelf has not.
+    """
 
     location: str
     quantity: StatedQuantity
     of: Literal["on_hand", "reserved", "allocated", "quarantined", "in_transit", "incoming", "available"] = "on_hand"
+    basis: Literal["salable", "on_shelf"] = "salable"
 
 
 class Requested(Fact, tag="requested", gc=False, kw_only=True):

@@ -7,14 +7,16 @@ import msgspec
 from schemas.batches import Mark
 
 Level = Literal["out_of_stock", "low_stock", "in_stock"]
+RequestOutcome = Literal["confirmed", "refused", "conflict", "wrong_partition", "expired", "extended"]
 
 
-class ChannelAvailability(msgspec.Struct, gc=False):
+class ChannelAvailability(msgspec.Struct, gc=False, omit_defaults=True):
     """What one channel may promise of a SKU, and the level that its sellable units stand at."""
 
     promised: int
     sellable: int
     level: Level
+    overcommitted: int = 0  # contract stock of the channel that its pool does not hold
 
 
 class LocationAvailability(msgspec.Struct, gc=False):
@@ -71,6 +73,42 @@ class Threshold(msgspec.Struct):
     traceparent: str | None = None
 
 
+class Divergence(msgspec.Struct):
+    """A system says something else than what its movements add up to: found, changed or settled."""
+
+    id: str
+    event: Literal["opened", "changed", "closed"]
+    sku: str
+    location: str
+    system: str
+    of: str
+    stated: int
+    derived: int
+    time: str
+    reason: str
+    evidence: list[str]
+    opened_at: str
+
+
+class Reservation(msgspec.Struct):
+    """The answer to a request: units per location, and what of it is owed rather than held."""
+
+    id: str
+    request: str
+    source: str
+    sku: str
+    channel: str
+    outcome: RequestOutcome
+    parts: list[tuple[str, int]]
+    backordered: int
+    possible: int
+    expires: str | None
+    version: int
+    time: str  # of the request, or of the record that ended or extended it
+    correlation: str | None = None
+    traceparent: str | None = None
+
+
 class DeadLetter(msgspec.Struct, gc=False):
     """A message that could not be used, whole, with its reason; `id` is its origin."""
 
@@ -88,7 +126,26 @@ class DeadLetter(msgspec.Struct, gc=False):
 
 def threshold_id(sku: str, channel: str, version: int) -> str:
     """The same crossing has the same id in every run; reads from the right, so that any name stays unambiguous."""
-    return f"{sku}:channel={channel.replace('%', '%25').replace(':', '%3A')}:{version}"
+    return f"{sku}:channel={_escaped(channel)}:{version}"
+
+
+def position_threshold_id(sku: str, location: str, version: int) -> str:
+    """As `threshold_id`, for a level of one position."""
+    return f"{sku}:location={_escaped(location)}:{version}"
+
+
+def divergence_id(sku: str, location: str, system: str, event: str, version: int) -> str:
+    """The same event of the same divergence has the same id in every run."""
+    return f"{sku}:divergence={_escaped(location)}={_escaped(system)}:{event}:{version}"
+
+
+def reservation_id(sku: str, request: str, outcome: str, version: int) -> str:
+    """The same answer has the same id however often it is given."""
+    return f"{sku}:request={_escaped(request)}:{outcome}:{version}"
+
+
+def _escaped(name: str) -> str:
+    return name.replace("%", "%25").replace(":", "%3A").replace("=", "%3D")
 
 
 def cloud_event_headers(
@@ -115,6 +172,8 @@ class LaneResult(NamedTuple):
     lane: int
     availability: list[Availability]
     thresholds: list[Threshold]
+    divergences: list[Divergence]
+    reservations: list[Reservation]
     dead_letters: list[DeadLetter]
     marks: list[Mark]
     applied: int

@@ -23,10 +23,14 @@ class Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
 
 
 class LocationRules(Table, frozen=True):
-    """A warehouse, store or supplier; `safety_units` of each SKU stay there unsold."""
+    """A warehouse, store or supplier; `safety_units` of each SKU stay there unsold.
+
+    With `low_stock_at` its positions have levels of their own (suppliers always have, from 9 units on).
+    """
 
     kind: Literal["warehouse", "store", "supplier"] = "warehouse"
     safety_units: Units = 0
+    low_stock_at: Units | None = None
     stale_after: Duration | None = None
 
 

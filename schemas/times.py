@@ -7,6 +7,7 @@ RFC_3339 = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)",
     re.ASCII,
 )
+DURATION = re.compile(r"([0-9]{1,6})(ms|s|m|h|d)", re.ASCII)
 TEXT_LENGTH_MAX = 35
 
 
@@ -30,5 +31,14 @@ def format_ms(time_ms: int) -> str:
     return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
+def duration_ms(text: str) -> int:
+    """Milliseconds of a duration such as 500ms, 15m or 2d; raises ValueError where `text` is none."""
+    found = DURATION.fullmatch(text)
+    if found is None:
+        raise ValueError(text)
+    return int(found[1]) * _UNITS_MS[found[2]]
+
+
+_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAYS_MAX = (datetime.max.replace(tzinfo=UTC) - _EPOCH).days + 1  # what `format_ms` can write

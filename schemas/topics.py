@@ -9,7 +9,7 @@ import msgspec
 from schemas.movements import Decoded, Record, Refusal
 from schemas.movements import decode as decode_movement
 from schemas.movements import encode as encode_movement
-from schemas.outputs import Availability, DeadLetter, Threshold
+from schemas.outputs import Availability, DeadLetter, Divergence, Reservation, Threshold
 
 DEAD_LETTER_BYTES_MAX: Final = 8 * 1024 * 1024
 
@@ -55,6 +55,20 @@ THRESHOLDS: Final[Topic[Threshold, Threshold]] = Topic(
     {"retention.ms": "2592000000"},
     "onhand.threshold.crossed",
 )
+DIVERGENCES: Final[Topic[Divergence, Divergence]] = Topic(
+    "inventory.divergences",
+    msgspec.json.Encoder().encode,
+    msgspec.json.Decoder(Divergence).decode,
+    {"retention.ms": "2592000000"},
+    "onhand.divergence.changed",
+)
+RESERVATIONS: Final[Topic[Reservation, Reservation]] = Topic(
+    "inventory.reservations",
+    msgspec.json.Encoder().encode,
+    msgspec.json.Decoder(Reservation).decode,
+    {"retention.ms": "2592000000"},
+    "onhand.request.answered",
+)
 DEAD_LETTERS: Final[Topic[DeadLetter, DeadLetter]] = Topic(
     "inventory.dead-letters",
     msgspec.json.Encoder().encode,
@@ -63,4 +77,4 @@ DEAD_LETTERS: Final[Topic[DeadLetter, DeadLetter]] = Topic(
     {"retention.ms": "-1", "max.message.bytes": str(DEAD_LETTER_BYTES_MAX)},
     "onhand.movement.rejected",
 )
-TOPICS: Final = (MOVEMENTS, AVAILABILITY, THRESHOLDS, DEAD_LETTERS)
+TOPICS: Final = (MOVEMENTS, AVAILABILITY, THRESHOLDS, DIVERGENCES, RESERVATIONS, DEAD_LETTERS)

@@ -5,13 +5,13 @@ from typing import TypeVar
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
-from schemas.outputs import Availability, DeadLetter, Threshold
+from schemas.outputs import Availability, DeadLetter, Divergence, Reservation, Threshold
 
 SLOTS = 8
 
 ValueT = TypeVar("ValueT")
 StateT = TypeVar("StateT")
-RecordT = TypeVar("RecordT", bound=Availability | Threshold | DeadLetter)
+RecordT = TypeVar("RecordT", bound=Availability | Threshold | Divergence | Reservation | DeadLetter)
 
 
 class SinkError(RuntimeError):

@@ -12,9 +12,9 @@ from operators.lane import Lane, LaneSettings
 from operators.route import route
 from operators.rules import RuleBook
 from schemas.batches import Batch, Mark
-from schemas.outputs import Availability, LaneResult
+from schemas.outputs import Availability, Divergence, LaneResult, Reservation
 from schemas.rules import Rules
-from tests.movement_strategies import DEDUPE_MS, Logs
+from tests.movement_strategies import AS_OF_MS, DEDUPE_MS, Logs
 
 INCARNATION = 1_763_800_000
 _encode = msgspec.json.Encoder().encode
@@ -56,10 +56,10 @@ def steps(*, restarts: bool = True) -> st.SearchStrategy[list[Step]]:
 class Run:
     """Lanes, how far the logs are read, and what sinks were given; a repeated record must be equal to the first."""
 
-    def __init__(self, logs: Logs, rules: Rules, lanes: int = 1) -> None:
+    def __init__(self, logs: Logs, rules: Rules, lanes: int = 1, as_of_ms: int = AS_OF_MS) -> None:
         self._logs = logs
         self._book = RuleBook(rules)
-        self._settings = LaneSettings(lanes, INCARNATION, DEDUPE_MS)
+        self._settings = LaneSettings(lanes, INCARNATION, DEDUPE_MS, as_of_ms)
         self._lanes = [Lane(number, self._book, self._settings) for number in range(lanes)]
         self._read = [0] * len(logs)
         self._waiting: list[list[Batch | Mark]] = [[] for _ in range(lanes)]
@@ -67,6 +67,8 @@ class Run:
         self.order: list[Message] = []  # as they were read
         self.availability: dict[str, Availability] = {}  # as a reader of Redis sees it
         self.thresholds: dict[str, bytes] = {}
+        self.divergences: dict[str, Divergence] = {}
+        self.reservations: dict[str, Reservation] = {}
         self.dead_letters: dict[str, bytes] = {}
         self.reasons: dict[str, str] = {}
         self.counts: Counter[str] = Counter()
@@ -137,6 +139,10 @@ class Run:
             self._show(record)
         for crossing in result.thresholds:
             assert self.thresholds.setdefault(crossing.id, _encode(crossing)) == _encode(crossing)
+        for divergence in result.divergences:
+            assert self.divergences.setdefault(divergence.id, divergence) == divergence
+        for reservation in result.reservations:
+            assert self.reservations.setdefault(reservation.id, reservation) == reservation
         for letter in result.dead_letters:
             assert self.dead_letters.setdefault(letter.id, _encode(letter)) == _encode(letter)
             self.reasons[letter.id] = letter.reason
@@ -158,9 +164,11 @@ class Run:
 
 
 def assert_equal(run: Run, oracle: Oracle) -> None:
-    """The same availability, crossings, dead letters and counts, and every message accounted for."""
+    """The same availability, crossings, divergences, answers, dead letters and counts; no message left out."""
     assert run.availability == oracle.availability(INCARNATION)
     assert run.thresholds == {crossing.id: _encode(crossing) for crossing in oracle.crossings}
+    assert run.divergences == {divergence.id: divergence for divergence in oracle.divergences}
+    assert run.reservations == {reservation.id: reservation for reservation in oracle.reservations}
     assert run.reasons == oracle.dead_letters
     assert run.counts == Counter(
         applied=oracle.applied,

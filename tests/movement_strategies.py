@@ -16,6 +16,7 @@ from schemas.times import format_ms
 BASE_MS: Final = 1_795_219_200_000  # 2026-11-21T00:00:00Z
 MINUTE_MS: Final = 60_000
 DEDUPE_MS: Final = 60 * MINUTE_MS
+AS_OF_MS: Final = 75 * MINUTE_MS
 SKUS: Final = ("A", "fire-1", "fire-2/é", "C")
 LOCATIONS: Final = ("dc-1", "dc-2", "store", "maker")
 SOURCES: Final = ("wms", "erp")
@@ -119,8 +120,8 @@ def bodies() -> st.SearchStrategy[Body]:
     return st.sampled_from([*KINDS, *often, *often, *often]).flatmap(_plain)
 
 
-def unsupported_bodies() -> st.SearchStrategy[Body]:
-    """Facts that are well formed, but that nothing can use yet."""
+def other_bodies() -> st.SearchStrategy[Body]:
+    """Facts beside the plain kinds, at random; tests/fact_strategies.py tells longer tales of them."""
     common: dict[str, st.SearchStrategy[object]] = {
         "id": st.integers(0, 40).map(str),
         "source": st.sampled_from(SOURCES),
@@ -199,7 +200,7 @@ HEADERS: Final[st.SearchStrategy[list[tuple[str, bytes | None]] | None]] = st.sa
 @st.composite
 def entries(draw: st.DrawFn, log_count: int, *, misplaced: bool = False) -> Entry:
     """One record of any sort; a movement stands in the log of its SKU unless `misplaced` ones are wanted."""
-    sort = draw(st.sampled_from(["plain"] * 20 + ["tick"] * 4 + ["control", "unsupported", "broken", "poison"]))
+    sort = draw(st.sampled_from(["plain"] * 20 + ["tick"] * 4 + ["control", "other", "broken", "poison"]))
     log = draw(st.integers(0, log_count - 1))
     timestamp_ms, headers = draw(TIMESTAMPS), draw(HEADERS)
     if sort == "poison":
@@ -209,7 +210,7 @@ def entries(draw: st.DrawFn, log_count: int, *, misplaced: bool = False) -> Entr
         body = draw(control_bodies())
         key = draw(st.sampled_from([None, b"", b"B"])) if sort == "control" else None
         return Entry(log, key, body, timestamp_ms, headers)
-    body = draw({"plain": bodies(), "unsupported": unsupported_bodies(), "broken": broken_bodies()}[sort])
+    body = draw({"plain": bodies(), "other": other_bodies(), "broken": broken_bodies()}[sort])
     if not misplaced:
         log = home_of(body["sku"], log_count)
     key = draw(st.sampled_from([str(body["sku"]).encode()] * 17 + [None, b"", b"someone else"]))

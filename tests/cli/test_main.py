@@ -18,7 +18,8 @@ COMMANDS = {
     ("topics", "create"): topics.EXAMPLES,
     ("tail",): tail.EXAMPLES,
     ("load",): load.EXAMPLES,
-    ("bench", "drain"): bench.EXAMPLES,
+    ("bench", "drain"): bench.DRAIN_EXAMPLES,
+    ("bench", "kernel"): bench.KERNEL_EXAMPLES,
 }
 
 

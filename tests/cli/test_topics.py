@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.servers import KafkaBroker
+from schemas.topics import MOVEMENTS, TOPICS
 from tests.cli.command import NOWHERE, assert_failed_in_one_line, onhand
 
 
@@ -27,10 +28,7 @@ def test_missing_topics_are_made_once(settings: dict[str, str], tmp_path: Path) 
     assert again.returncode == 0
     assert again.stdout.splitlines()[0].split() == ["TOPIC", "STATE", "PARTITIONS"]
     assert [line.split()[:2] for line in again.stdout.splitlines()[1:]] == [
-        ["movements-made-here", "exists"],
-        ["inventory.availability", "exists"],
-        ["inventory.thresholds", "exists"],
-        ["inventory.dead-letters", "exists"],
+        [topic.name if topic is not MOVEMENTS else "movements-made-here", "exists"] for topic in TOPICS
     ]
 
 

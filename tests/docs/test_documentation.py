@@ -11,7 +11,7 @@ from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import msgspec
 import pytest
@@ -23,14 +23,20 @@ from cli.failures import DIFFERENT, DONE, FAILED, INTERRUPTED, MISUSED
 from cli.get import LAG_SECONDS_MAX, WRITTEN_SECONDS_MAX
 from cli.main import app
 from operators.admission import AHEAD_MS_MAX
-from operators.lane import IDS_PER_SKU_MAX
+from operators.causes import UNKNOWN
+from operators.commitments import Claim, grants_of
+from operators.divergences import AGREES, CORRECTED
+from operators.lane import HISTORY_MAX, IDS_PER_SKU_MAX, Lane, LaneSettings
 from operators.levels import LEVELS, START, standing_after, threshold_crossed
 from operators.pools import pool_of, spare_of
 from operators.positions import EFFECTS, QUANTITIES, available_units
-from operators.rules import RuleBook
+from operators.rules import SUPPLIER_LOW_STOCK_AT, RuleBook
 from operators.sellable import offer_of, safety_units
+from operators.stating import COUNT_TOO_OLD
+from schemas.batches import Batch, Origin
 from schemas.complaints import Complaint, Document, read_toml
 from schemas.movements import (
+    DEPTH_MAX,
     NAME_BYTES_MAX,
     PAYLOAD_BYTES_MAX,
     QUANTITY_MAX,
@@ -44,7 +50,7 @@ from schemas.movements import (
     decode,
     encode,
 )
-from schemas.outputs import DeadLetter
+from schemas.outputs import DeadLetter, LaneResult, RequestOutcome
 from schemas.rules import (
     FACT_KINDS,
     CategoryFile,
@@ -52,11 +58,12 @@ from schemas.rules import (
     LocationRules,
     ReplenishmentRules,
     Rule,
+    Rules,
     SourceRules,
     rules_from,
 )
 from schemas.settings import Settings, settings_from
-from schemas.topics import DEAD_LETTERS, MOVEMENTS, TOPICS
+from schemas.topics import DEAD_LETTERS, MOVEMENTS, RESERVATIONS, TOPICS
 from sinks.kafka import CHECK_SECONDS_MAX, DELIVERY_SECONDS_MAX
 from sinks.redis_pipeline import WAIT_SECONDS_MAX, PipelineBounds
 from sources.kafka import FIXED_OPTIONS, KafkaReading
@@ -66,8 +73,10 @@ DOCS = CHECKOUT / "docs"
 PAGES = (CHECKOUT / "README.md", *sorted(DOCS.glob("*.md")))
 LINKED_PAGES = (*PAGES, CHECKOUT / "ARCHITECTURE.md", CHECKOUT / "CONTRIBUTING.md")
 MARKED_REFUSED = re.compile(r"Refused as `(\w+)`:")
+MARKED_ANSWERED = re.compile(r"Answered on `([\w.-]+)`:")
 CODE_SPAN = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+PAGES_OF_RULES = ("rules.md", "reserving.md")
 TEST_NAME = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
 ASSIGNMENT = re.compile(r"[A-Z_]+=\S*")
 ABSENT = "none"
@@ -78,6 +87,10 @@ SHELLS = ("console", "sh", "bash")
 READING = KafkaReading(bootstrap_servers="", topic="", group="")  # with all defaults
 RECEIVED = Received(id="1", source="wms", sku="SKU-1", location="dc-east", quantity=5, time="2026-11-21T09:00:00Z")
 SHIPPED = Shipped(id="2", source="wms", sku="SKU-1", location="dc-east", quantity=2, time="2026-11-21T09:00:01Z")
+LOG = Origin("cluster", "topic-id", 0, MOVEMENTS.name)
+DAY = "2026-11-21"
+HOUR_MS = 3_600_000
+LIKELY_CAUSES = ("gap", "duplicate_source", "late", "missing_kind")  # as operators/causes.py names them
 CHANNEL_SAYS_NO = (
     "HGET stock:SKU-1 web",
     "SET avail:SKU-1 5",
@@ -154,7 +167,15 @@ ALL_BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 JSON_BLOCKS = [block for block in ALL_BLOCKS if block.language == "json"]
 TOML_BLOCKS = [block for block in ALL_BLOCKS if block.language == "toml"]
 RECORD_TOPICS = {topic.name: topic for topic in TOPICS if topic is not MOVEMENTS}
-RECORD_BLOCKS = [block for block in JSON_BLOCKS if code_in(block.heading) in RECORD_TOPICS]
+
+
+def topic_name(block: Block) -> str:
+    """Return the topic whose record a block shows, by its heading or the line above; otherwise something else."""
+    answered = MARKED_ANSWERED.fullmatch(block.above)
+    return answered[1] if answered else code_in(block.heading)
+
+
+RECORD_BLOCKS = [block for block in JSON_BLOCKS if topic_name(block) in RECORD_TOPICS]
 MOVEMENT_BLOCKS = [block for block in JSON_BLOCKS if block not in RECORD_BLOCKS]
 
 
@@ -179,22 +200,23 @@ def test_every_kind_has_an_example() -> None:
 @pytest.mark.parametrize("block", RECORD_BLOCKS, ids=str)
 def test_a_record_example_is_read_by_its_topic(block: Block) -> None:
     """An example decodes by the codec of its topic, names no field that is not there, and leaves none out."""
-    topic = RECORD_TOPICS[code_in(block.heading)]
+    topic = RECORD_TOPICS[topic_name(block)]
     record = topic.decode(block.text.encode())
     assert msgspec.json.decode(topic.encode(record)) == msgspec.json.decode(block.text)  # type: ignore[arg-type]
 
 
 def test_the_dead_letter_shown_is_what_its_message_gives() -> None:
     """Reason, detail, source and SKU in the example follow from the message in it."""
-    block = next(block for block in RECORD_BLOCKS if code_in(block.heading) == DEAD_LETTERS.name)
+    block = next(block for block in RECORD_BLOCKS if topic_name(block) == DEAD_LETTERS.name)
     letter: DeadLetter = DEAD_LETTERS.decode(block.text.encode())
     refusal = decode(b64decode(letter.payload_base64 or ""))
     assert refusal == (letter.reason, letter.detail, letter.source, letter.sku)
 
 
 def test_every_topic_out_has_an_example() -> None:
-    """Availability, thresholds and dead letters are all shown."""
-    assert {code_in(block.heading) for block in RECORD_BLOCKS} == set(RECORD_TOPICS)
+    """The page about records shows one of each topic."""
+    shown = {code_in(block.heading) for block in RECORD_BLOCKS if block.page.name == "records.md"}
+    assert shown == set(RECORD_TOPICS)
 
 
 @pytest.mark.parametrize("topic", RECORD_TOPICS.values(), ids=lambda topic: topic.name)
@@ -217,7 +239,7 @@ def parsed(block: Block) -> Document:
 def test_a_toml_example_is_valid(block: Block) -> None:
     """Rules and settings shown are read without a complaint, not even a warning."""
     document = parsed(block)
-    complaints = rules_from(document)[1] if block.page.name == "rules.md" else settings_from(document, {})[1]
+    complaints = rules_from(document)[1] if block.page.name in PAGES_OF_RULES else settings_from(document, {})[1]
     assert complaints == []
 
 
@@ -334,7 +356,18 @@ def functions_of(path: Path) -> set[str]:
     return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
 
 
-@pytest.mark.parametrize("heading", ["Stock", "Reading a log", "Redis", "Records out", "Operation"])
+@pytest.mark.parametrize(
+    "heading",
+    [
+        "Stock",
+        "Counts and statements",
+        "Requests and commitments",
+        "Reading a log",
+        "Redis",
+        "Records out",
+        "Operation",
+    ],
+)
 def test_every_guarantee_names_a_test(heading: str) -> None:
     """No row of the tables of guarantees goes without proof."""
     rows = table_under("guarantees.md", heading)
@@ -390,6 +423,9 @@ def usage_fault(words: list[str]) -> str | None:
     [
         ("concepts.md", f"At most {IDS_PER_SKU_MAX:,} ids are kept per SKU".replace(",", " ")),
         ("concepts.md", f"names: 1 to {NAME_BYTES_MAX} bytes of UTF-8"),
+        ("concepts.md", f"holds at most {HISTORY_MAX} changes"),
+        ("movements.md", f"nested more than {DEPTH_MAX} deep"),
+        ("rules.md", f"a `supplier` with a table that says nothing has {SUPPLIER_LOW_STOCK_AT}."),
         ("movements.md", f"at most {PAYLOAD_BYTES_MAX // 1024} KiB"),
         ("movements.md", f"more than {PAYLOAD_BYTES_MAX:,} bytes".replace(",", " ")),
         ("movements.md", f"whole number, 1 to {QUANTITY_MAX}"),
@@ -438,6 +474,104 @@ def test_the_worked_example_of_the_formula() -> None:
         offer = offer_of(rule, pool)
         computed = [pool.units, safety_units(rule, pool.units), offer.sellable, pool.shortfall, offer.promised]
         assert (code_in(channel), units_of(cells)) == (rule.name, computed)
+
+
+def test_the_worked_example_of_commitments() -> None:
+    """Who gets what of the contract stock, and what is left for the others, is what the operators compute."""
+    block = next(block for block in TOML_BLOCKS if block.heading == "Commitments, a worked example")
+    book = RuleBook(rules_from(parsed(block))[0])
+    locations = ("dc-east", "dc-west")
+    available = re.search(r"(\d+) available units in `dc-east` and (\d+) in `dc-west`", prose_of(DOCS / "rules.md"))
+    assert available
+    spares = [spare_of(number, int(units), 0) for number, units in enumerate(available.groups())]
+    resolved = book.resolve("SKU-1", 0, frozenset({"b2b/acme", "b2b/beta"}))
+    table = table_under("rules.md", "Commitments, a worked example")
+    draws = [[book.draws_on(rule.locations, name) for name in locations] for rule in resolved.channels]
+    pools = [pool_of(spares, drawn) for drawn in draws]
+    claims = [
+        Claim(int(row[1]), pool.units, book.priority(rule.name), frozenset(n for n in (0, 1) if drawn[n]))
+        for row, rule, pool, drawn in zip(table, resolved.channels, pools, draws, strict=True)
+    ]
+    for row, rule, pool, claim, grant in zip(table, resolved.channels, pools, claims, grants_of(claims), strict=True):
+        free = max(0, pool.units - grant.committed)
+        sellable = offer_of(rule, pool, grant.own, grant.committed).sellable
+        computed = [claim.open, pool.units, grant.own, claim.open - grant.own, grant.committed, free, sellable]
+        assert (code_in(row[0]), units_of(row[1:])) == (rule.name, computed)
+
+
+def told(lane: Lane, offset: int, payload: bytes) -> LaneResult:
+    """Let a lane read one message of the log."""
+    return lane.apply([Batch(LOG, [offset], [-1], [None], [payload])])
+
+
+def lane_with(rules: Rules) -> Lane:
+    """Return a lane for all SKUs that has read nothing yet."""
+    settings = Settings().input
+    dedupe_ms, as_of_ms = settings.dedupe_hours * HOUR_MS, settings.as_of_hours * HOUR_MS
+    return Lane(0, RuleBook(rules), LaneSettings(1, incarnation=1, dedupe_ms=dedupe_ms, as_of_ms=as_of_ms))
+
+
+def test_the_worked_example_of_a_count() -> None:
+    """Row by row `on_hand` on the page is what a lane says, and the end is the same in the opposite order."""
+    rows = table_under("concepts.md", "A count, a worked example")
+    in_order = on_hand_after_each(rows)
+    assert in_order == [int(row[-1]) for row in rows]
+    assert on_hand_after_each(rows[::-1])[-1] == in_order[-1]
+
+
+def on_hand_after_each(rows: list[list[str]]) -> list[int]:
+    """Tell a lane the rows of the table, kind, quantity and time of day; returns what is on hand after each."""
+    lane = lane_with(Rules())
+    return [on_hand_after(lane, number, row) for number, row in enumerate(rows)]
+
+
+def on_hand_after(lane: Lane, offset: int, row: list[str]) -> int:
+    """Tell one row; returns what is on hand then."""
+    kind, quantity, time, _ = row
+    body = {"id": f"id-{offset}", "source": "wms", "kind": code_in(kind), "sku": "SKU-1", "location": "dc-east"}
+    payload = msgspec.json.encode({**body, "quantity": int(quantity), "time": f"{DAY}T{time}:00Z"})
+    return told(lane, offset, payload).availability[0].locations["dc-east"].on_hand
+
+
+def test_the_answers_about_reserving_are_those_of_a_lane() -> None:
+    """With the page's rules, its messages in their order get exactly the answers that it shows, and no other."""
+    blocks = [block for block in ALL_BLOCKS if block.page.name == "reserving.md"]
+    rules = next(block for block in blocks if block.language == "toml")
+    examples = [block for block in blocks if block.language == "json"]
+    first = next(number for number, block in enumerate(examples) if block in RECORD_BLOCKS)
+    offset = RESERVATIONS.decode(examples[first].text.encode()).version - first
+    lane, shown, given = lane_with(rules_from(parsed(rules))[0]), [], []
+    for block in examples:
+        if block in RECORD_BLOCKS:
+            shown.append(RESERVATIONS.decode(block.text.encode()))
+            continue
+        result = told(lane, offset + 1, block.text.encode())
+        assert result.dead_letters == []
+        given += result.reservations
+        offset += 1
+    assert shown == given
+    assert {answer.outcome for answer in shown} >= {"confirmed", "refused", "conflict", "extended", "expired"}
+
+
+def test_every_outcome_of_a_request_is_documented_and_no_other() -> None:
+    """The table of answers is the list of outcomes."""
+    documented = [code_in(row[0]) for row in table_under("reserving.md", "The answer")]
+    assert sorted(documented) == sorted(get_args(RequestOutcome))
+
+
+def test_every_reason_of_a_divergence_is_documented() -> None:
+    """What operators can do is said for each reason that the code gives."""
+    documented = {code_in(row[0]) for row in table_under("operating.md", "Divergences")}
+    assert documented == {*LIKELY_CAUSES, UNKNOWN.reason, COUNT_TOO_OLD, CORRECTED, AGREES}
+
+
+def test_every_operator_has_a_place_in_the_architecture() -> None:
+    """The table of operators names each file of the folder, and no other."""
+    page = (CHECKOUT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    section = page.partition("## Operators")[2].partition("## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    files = {path.name for path in (CHECKOUT / "operators").glob("*.py")} - {"__init__.py"}
+    assert {name for row in rows for name in CODE_SPAN.findall(row)} == files
 
 
 def units_of(cells: list[str]) -> list[int]:

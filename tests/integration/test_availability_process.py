@@ -1,7 +1,8 @@
 """`onhand run availability` as a process, from a real Kafka to a real Redis, compared with the oracle."""
 
+import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ from bench.retail import movements as retail_movements
 from bench.retail import read_lines
 from bench.servers import KafkaBroker, RedisServer
 from schemas.outputs import Availability
+from schemas.times import format_ms, parse_ms
 from schemas.topics import AVAILABILITY, DEAD_LETTERS, MOVEMENTS
 
 PARTITIONS = 4
@@ -147,12 +149,35 @@ def test_generated_movements_with_poison_end_equal_to_the_oracle(servers: Server
     assert_equal_to_the_oracle(servers, expected)
 
 
-def test_real_sales_lines_end_equal_to_the_oracle(servers: Servers) -> None:
+def with_monthly_counts(messages: Iterable[tuple[bytes, bytes]], seed: int) -> Iterator[tuple[bytes, bytes]]:
+    """The messages, and after each month a count of every position, made hours ago while sales went on."""
+    chance = random.Random(seed)
+    places: dict[tuple[str, str], None] = {}
+    month = ""
+    for key, payload in messages:
+        body = json.loads(payload)
+        if body["time"][:7] != month and month:
+            counted_ms = parse_ms(body["time"]) - chance.randrange(12 * HOUR_MS)
+            for number, place in enumerate(places):
+                yield place[0].encode(), counted(f"{month}-{number}", place, chance.randrange(200), counted_ms)
+        month = body["time"][:7]
+        if "location" in body:
+            places[body["sku"], body["location"]] = None
+        yield key, payload
+
+
+def counted(id_: str, place: tuple[str, str], quantity: int, time_ms: int) -> bytes:
+    """A count as a warehouse sends it."""
+    body = {"id": id_, "source": "wms", "kind": "counted", "sku": place[0], "location": place[1]}
+    return json.dumps({**body, "quantity": quantity, "time": format_ms(time_ms)}).encode()
+
+
+def test_real_sales_lines_with_monthly_counts_end_equal_to_the_oracle(servers: Servers) -> None:
     """Every line of a real wholesaler's sales, or the month that is shipped where the rest is not at hand."""
     lines = read_lines(ALL_LINES if ALL_LINES.exists() else ONE_MONTH)
     messages = [
         (partition, key, payload)
-        for key, payload in retail_movements(lines)
+        for key, payload in with_monthly_counts(retail_movements(lines), seed=11)
         for partition in ([partition_of(key, PARTITIONS)] if key else range(PARTITIONS))
     ]
 

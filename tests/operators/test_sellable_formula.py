@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.oracle import fits
+from bench.oracle_offers import fits
 from operators.pools import Pool
 from operators.rules import ResolvedChannel, RuleBook
 from operators.sellable import Offer, offer_of

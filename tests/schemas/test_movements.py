@@ -30,7 +30,7 @@ from schemas.movements import (
     encode,
 )
 from schemas.times import format_ms, parse_ms
-from tests.movement_strategies import bodies, broken_bodies, control_bodies, poison, unsupported_bodies
+from tests.movement_strategies import bodies, broken_bodies, control_bodies, other_bodies, poison
 
 
 class Common(TypedDict):
@@ -60,6 +60,10 @@ ADMISSION = {
     Reason.UNKNOWN_SOURCE,
     Reason.KIND_NOT_ALLOWED,
     Reason.LOCATION_NOT_ALLOWED,
+    Reason.UNKNOWN_CHANNEL,
+    Reason.UNKNOWN_REQUEST,
+    Reason.REQUEST_ENDED,
+    Reason.WRONG_PARTITION,
     Reason.NOT_SUPPORTED,
 }
 
@@ -211,7 +215,7 @@ def test_no_bytes_ever_raise(payload: bytes) -> None:
     assert isinstance(decode(payload), Decoded | Refusal)
 
 
-@given(bodies() | broken_bodies() | unsupported_bodies() | control_bodies(), st.data())
+@given(bodies() | broken_bodies() | other_bodies() | control_bodies(), st.data())
 def test_no_damaged_message_ever_raises(body: dict[str, object], data: st.DataObject) -> None:
     """A message with a piece cut out, doubled or overwritten is refused or taken, and what is taken can be used."""
     payload = json.dumps(body, ensure_ascii=data.draw(st.booleans())).encode()

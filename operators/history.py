@@ -1,0 +1,173 @@
+"""History: what changed a position's quantities and when, so that counts and statements hold as of their time."""
+
+from typing import Any, Final
+
+import numpy as np
+
+from operators.columns import Columns, Pairs
+from operators.positions import QUANTITIES
+
+_ENTRY_COLUMNS: Final[dict[str, type[np.generic]]] = {
+    "position": np.int32,
+    "quantity": np.int8,  # index of QUANTITIES
+    "anchor": np.int8,  # 1: a count, whose amount is the jump that it made
+    "time_ms": np.int64,
+    "amount": np.int64,
+    "previous": np.int32,  # row + 1 of the position's entry before this one, 0: none
+}
+_ANCHOR_COLUMNS: Final[dict[str, type[np.generic]]] = {
+    "position": np.int32,
+    "quantity": np.int32,
+    "last_ms": np.int64,  # of the quantity's latest count
+    "dropped_ms": np.int64,  # of the latest count whose entry is no longer kept, −1: none
+}
+ROWS_BEFORE_CLEANING: Final = 1024
+NEVER: Final = -1
+
+
+class History:
+    """The changes of every quantity of every position, back to the position's horizon.
+
+    An entry is an amount at a time. A count is an entry too: the jump from what the entries up to its time add up to,
+    to what was counted. So the value at a time is the current one less all entries after it, and what lies before the
+    horizon can be dropped without a trace. A movement dated at or before a count shrinks the count's jump instead of
+    changing what comes after.
+    """
+
+    def __init__(self, positions: Columns, as_of_ms: int, entries_max: int) -> None:
+        self._positions = positions
+        self._as_of_ms = as_of_ms
+        self._entries_max = entries_max
+        self._entries = Columns(_ENTRY_COLUMNS)
+        self._anchors = Columns(_ANCHOR_COLUMNS)
+        self._anchor_rows = Pairs(self._anchors, "position", "quantity")
+        self._kept = 0
+
+    def horizon_ms(self, position: int) -> int:
+        """Before this, what the position held is not known any more."""
+        cells = self._positions.cells
+        return max(cells["newest_ms"][position] - self._as_of_ms, cells["floor_ms"][position])
+
+    def change(self, position: int, quantity: int, time_ms: int, amount: int) -> None:
+        """A quantity changed by `amount` at `time_ms`; what was counted at or after that time stays as counted."""
+        anchor = self._anchor_rows.row(position, quantity)
+        if anchor >= 0 and self._anchors.cells["last_ms"][anchor] >= time_ms:
+            if self._anchors.cells["dropped_ms"][anchor] < time_ms:
+                self._shrink_jump(position, quantity, time_ms, amount)
+        else:
+            self._positions.cells[QUANTITIES[quantity]][position] += amount
+        if time_ms >= self.horizon_ms(position):
+            self._enter(position, quantity, time_ms, amount, is_anchor=False)
+
+    def count(self, position: int, quantity: int, time_ms: int, value: int) -> None:
+        """The quantity was `value` at `time_ms`, which lies within the horizon."""
+        jump = value - self.value_at(position, quantity, time_ms)
+        anchor = self._anchor_rows.row(position, quantity)
+        if anchor < 0:
+            anchor = self._anchor_rows.add(position, quantity)
+            self._anchors.cells["last_ms"][anchor] = self._anchors.cells["dropped_ms"][anchor] = NEVER
+        cells = self._anchors.cells
+        if cells["last_ms"][anchor] > time_ms:
+            self._shrink_jump(position, quantity, time_ms + 1, jump)
+        else:
+            cells["last_ms"][anchor] = time_ms
+            self._positions.cells[QUANTITIES[quantity]][position] += jump
+        self._enter(position, quantity, time_ms, jump, is_anchor=True)
+
+    def value_at(self, position: int, quantity: int, time_ms: int) -> int:
+        """What the quantity was at `time_ms`, which lies within the horizon."""
+        value = int(self._positions.cells[QUANTITIES[quantity]][position])
+        cells = self._entries.cells
+        quantities, times_ms, amounts, previous = (
+            cells["quantity"],
+            cells["time_ms"],
+            cells["amount"],
+            cells["previous"],
+        )
+        row = self._positions.cells["entry"][position] - 1
+        while row >= 0:
+            if quantities[row] == quantity and times_ms[row] > time_ms:
+                value -= amounts[row]
+            row = previous[row] - 1
+        return value
+
+    def dump(self) -> dict[str, Any]:
+        """Entries within their horizons, and the counts' times."""
+        self._clean()
+        return {"entries": self._entries.dump(), "anchors": self._anchors.dump()}
+
+    def load(self, dumped: dict[str, Any]) -> None:
+        """Replaces everything; the positions' columns have been loaded before."""
+        self._entries.load(dumped["entries"])
+        self._anchors.load(dumped["anchors"])
+        self._anchor_rows.rebuild()
+        self._kept = self._entries.rows
+
+    def _shrink_jump(self, position: int, quantity: int, time_ms: int, amount: int) -> None:
+        """The first count at or after `time_ms` takes up `amount`, so that nothing after it moves."""
+        cells = self._entries.cells
+        quantities, times_ms, anchors = cells["quantity"], cells["time_ms"], cells["anchor"]
+        row, first = self._positions.cells["entry"][position] - 1, -1
+        while row >= 0:
+            # <= : of several counts at one time the one that was read first, which the walk meets last
+            is_candidate = anchors[row] and quantities[row] == quantity and times_ms[row] >= time_ms
+            if is_candidate and (first < 0 or times_ms[row] <= times_ms[first]):
+                first = row
+            row = cells["previous"][row] - 1
+        if first >= 0:
+            cells["amount"][first] -= amount
+
+    def _enter(self, position: int, quantity: int, time_ms: int, amount: int, *, is_anchor: bool) -> None:
+        row = self._entries.add_row()
+        cells, last = self._entries.cells, self._positions.cells["entry"]
+        cells["position"][row] = position
+        cells["quantity"][row] = quantity
+        cells["anchor"][row] = is_anchor
+        cells["time_ms"][row] = time_ms
+        cells["amount"][row] = amount
+        cells["previous"][row] = last[position]
+        last[position] = row + 1
+        self._positions.cells["entries"][position] += 1
+        if self._positions.cells["entries"][position] > self._entries_max:
+            self._shorten(position)
+        elif row + 1 > 2 * self._kept + ROWS_BEFORE_CLEANING:
+            self._clean()
+
+    def _shorten(self, position: int) -> None:
+        """Too many entries of one position: its horizon moves up until three quarters are left."""
+        entries = self._entries
+        mine = (entries["position"] == position) & (entries["time_ms"] >= self.horizon_ms(position))
+        times_ms = np.sort(entries["time_ms"][mine])
+        if len(times_ms) > self._entries_max:
+            floor_ms = int(times_ms[len(times_ms) // 4])
+            if np.count_nonzero(times_ms >= floor_ms) > self._entries_max:
+                floor_ms += 1  # one single time holds them all
+            self._positions.cells["floor_ms"][position] = floor_ms
+        self._clean()
+
+    def _clean(self) -> None:
+        """Drops entries before their horizons, and remembers the latest count among them."""
+        entries, positions = self._entries, self._positions
+        horizons_ms = np.maximum(positions["newest_ms"] - self._as_of_ms, positions["floor_ms"])
+        live = entries["time_ms"] >= horizons_ms[entries["position"]]
+        for row in np.flatnonzero(~live & (entries["anchor"] != 0)).tolist():
+            cells = entries.cells
+            anchor = self._anchor_rows.row(cells["position"][row], cells["quantity"][row])
+            dropped_ms = self._anchors.cells["dropped_ms"]
+            dropped_ms[anchor] = max(dropped_ms[anchor], cells["time_ms"][row])
+        entries.keep(live)
+        self._kept = entries.rows
+        self._chain()
+
+    def _chain(self) -> None:
+        """Links each entry to the one before it at the same position, in the order in which they came."""
+        owners = self._entries["position"]
+        order = np.argsort(owners, kind="stable")
+        same = owners[order[1:]] == owners[order[:-1]]
+        previous = np.zeros(len(owners), np.int32)
+        previous[order[1:][same]] = order[:-1][same] + 1
+        self._entries["previous"][:] = previous
+        last, counts = self._positions["entry"], self._positions["entries"]
+        last[:] = 0
+        last[owners[order]] = order + 1  # the last of equal owners wins
+        counts[:] = np.bincount(owners, minlength=self._positions.rows)

@@ -1,0 +1,33 @@
+"""Outcome: what one activation of a lane leaves behind, while it is being collected, and what made it happen."""
+
+from typing import NamedTuple
+
+from schemas.batches import Mark
+from schemas.outputs import Cause, DeadLetter, Divergence, Reservation, Threshold
+
+
+class Happening(NamedTuple):
+    """A record that changed something: where it stands, when it happened, its home's clock, and its name as a cause."""
+
+    origin: int  # row
+    offset: int
+    time_ms: int
+    clock_ms: int
+    cause: Cause
+    correlation: str | None
+    traceparent: str | None
+
+
+class Outcome:
+    """Records to send, in the order in which they came to be."""
+
+    def __init__(self) -> None:
+        self.touched: dict[int, None] = {}  # SKU rows to publish, in the order they were met
+        self.thresholds: list[Threshold] = []
+        self.divergences: list[Divergence] = []
+        self.reservations: list[Reservation] = []
+        self.dead_letters: list[DeadLetter] = []
+        self.marks: list[Mark] = []
+        self.applied = 0
+        self.duplicates = 0
+        self.misplaced = 0
