@@ -140,9 +140,9 @@ def draw(article: Article, movement: Movement, time_ms: int) -> None:
         _give_up(article, promise, movement.location, drawn, time_ms)
         if isinstance(movement, m.Released):
             _restore(article, promise, drawn)
-            left -= _owe_less(article, promise, left)
         else:
             _use(article, promise, drawn)
+        left -= _owe_less(article, promise, left)
         if isinstance(movement, m.Allocated):
             promise.expires_ms = None
         _end_if_empty(promise, time_ms)

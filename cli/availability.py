@@ -146,7 +146,7 @@ def _source(configuration: Configuration, redis_url: str, draining: Drain, *, ac
         )
         return KafkaSource(reading, now_ms=now_ms, draining=draining)
     if reads.kind == "redis_stream":
-        stream = RedisStreamReading(url=redis_url, stream=reads.topic)
+        stream = RedisStreamReading(url=redis_url, stream=reads.topic, accept_truncated=accept_truncated)
         return RedisStreamSource(stream, now_ms=now_ms, draining=draining)
     return JsonlSource(_jsonl_path(configuration), now_ms=now_ms, draining=draining)
 

@@ -32,7 +32,7 @@ def availability_flow(movements: Source[Item], sinks: Sinks, *, rules: RuleBook,
     """Movements ─▶ lanes ─▶ Redis · availability · thresholds · divergences · reservations · dead letters."""
     flow = Dataflow("availability")
     items = op.input("movements", flow, movements)
-    results = run_lanes("lane", items, rules, settings)
+    results = run_lanes("lane", items, rules, settings, durable=False)
     op.output("redis", results, sinks.redis)
     op.output("availability", pick("changed", results, "availability"), sinks.availability)
     op.output("thresholds", pick("crossed", results, "thresholds"), sinks.thresholds)

@@ -9,7 +9,7 @@ import numpy as np
 from bytewax.dataflow import Stream
 from bytewax.operators import KeyedStream, StatefulBatchLogic
 
-from operators.admission import NO_TIMESTAMP, admit
+from operators.admission import admit
 from operators.commitments import Ledger, ledger_after
 from operators.duplicates import RecentIds, hash_of
 from operators.levels import LEVELS
@@ -39,13 +39,14 @@ from schemas.movements import (
     TransferShipped,
     decode,
 )
-from schemas.outputs import Cause, DeadLetter, LaneResult, Threshold, position_threshold_id, threshold_id
-from schemas.times import format_ms
+from schemas.outputs import Availability, Cause, DeadLetter, LaneResult, Threshold, position_threshold_id, threshold_id
+from schemas.times import LATEST_MS, format_ms
 
 NOTHING_APPLIED: Final = -1
 CONTROL_LANE: Final = 0  # reports what is wrong with a control record that every lane sees, so that it is told once
 IDS_PER_SKU_MAX: Final = 65_536
 HISTORY_MAX: Final = 4096  # entries of one position
+_UNTOUCHED: Final = object()
 TRACE_HEADER: Final = "traceparent"
 
 
@@ -82,6 +83,7 @@ class Lane:
         self._applied: list[int] = []
         self._clocks = Clocks()
         self._stock = Stock(rules, settings.as_of_ms, settings.history_max)
+        self._pending: set[int] = set()  # SKUs that changed from outside their homes and have not shown it
         self._ids = RecentIds(self._stock.skus, settings.dedupe_ms, settings.ids_per_sku_max)
         self._requesting = Requesting(self._stock, rules)
         self._stating = Stating(self._stock, rules.sources)
@@ -101,7 +103,7 @@ class Lane:
                 self._apply_batch(item, outcome)
         return LaneResult(
             self.number,
-            [self._stock.availability(sku, self._settings.incarnation) for sku in outcome.touched],
+            [record or self._availability(sku) for sku, record in outcome.touched.items()],
             outcome.thresholds,
             outcome.divergences,
             outcome.reservations,
@@ -141,6 +143,7 @@ class Lane:
         lane._applied = state["applied"]
         lane._clocks = Clocks(state["clocks_ms"])
         lane._stock.load(state["stock"], state["clocks_ms"])
+        lane._pending = {int(sku) for sku in np.flatnonzero(lane._stock.skus["pending"])}
         lane._ids.load(state["ids"])
         lane._requesting.load(state["requesting"])
         lane._stating.load(state["stating"])
@@ -213,7 +216,7 @@ class Lane:
             sku = self._stock.add_sku(requested.sku, message.origin, self._clocks[message.origin])
         self._grow_older(sku, time_ms)
         outcome.applied += 1
-        reservation, has_changed = self._requesting.decide(sku, requested, happening)
+        reservation, has_changed = self._requesting.decide(sku, requested, self._ids.memory_ms(sku), happening)
         outcome.reservations.append(reservation)
         if has_changed:
             self._reflect(sku, happening, outcome)
@@ -239,13 +242,25 @@ class Lane:
         self._grow_older(sku, time_ms)
         self._ids.remember(hash_, sku, time_ms)
         outcome.applied += 1
+        is_at_home = self._stock.skus.cells["home"][sku] == message.origin
+        if not is_at_home and outcome.touched.get(sku, _UNTOUCHED) is None:
+            outcome.touched[sku] = self._availability(sku)  # its version does not reflect what comes now
         happening, has_changed = self._change(sku, fact, happening)
-        if self._stock.skus.cells["home"][sku] != message.origin:
+        if not is_at_home:
             outcome.misplaced += 1
-            self._stock.skus.cells["pending"][sku] |= has_changed
+            self._wait_for_home(sku, has_changed=has_changed)
         elif has_changed:
             self._reflect(sku, happening, outcome)
         return None
+
+    def _wait_for_home(self, sku: int, *, has_changed: bool) -> None:
+        """A change from another partition shows with the next record of the SKU's home that speaks of it."""
+        if has_changed:
+            self._stock.skus.cells["pending"][sku] = 1
+            self._pending.add(sku)
+
+    def _availability(self, sku: int) -> Availability:
+        return self._stock.availability(sku, self._settings.incarnation)
 
     def _objection(self, sku: int, fact: Fact, time_ms: int, message: _Message) -> Refusal | None:
         """Why a fact that was admitted cannot be used for its SKU, whose row is −1 where it is new."""
@@ -320,13 +335,16 @@ class Lane:
             cause = Cause("movement", correction.source, correction.id)
             changed[correction.sku] = happening._replace(cause=cause)
         rules_change = moved and self._rules.changes_between(before_ms, time_ms)
-        skus = self._stock.skus
-        concerned = (skus["home"] == home) & ((skus["pending"] != 0) | rules_change)
-        for sku in np.flatnonzero(concerned).tolist():
-            if (rules_change and self._stock.resolve_again(sku, time_ms)) or skus.cells["pending"][sku]:
+        for sku in self._at_home(home) if rules_change else sorted(self._pending):
+            changes = rules_change and self._stock.resolve_again(sku, time_ms)
+            waits = sku in self._pending and self._stock.skus.cells["home"][sku] == home
+            if changes or waits:
                 changed.setdefault(sku, happening)
         for sku, what in changed.items():
             self._reflect(sku, what, outcome)
+
+    def _at_home(self, origin: int) -> list[int]:
+        return [int(sku) for sku in np.flatnonzero(self._stock.skus["home"] == origin)]
 
     def _grow_older(self, sku: int, time_ms: int) -> None:
         newest_ms = self._stock.skus.cells["newest_ms"]
@@ -344,7 +362,9 @@ class Lane:
         cells = self._stock.skus.cells
         cells["version"][sku] = happening.offset
         cells["as_of_ms"][sku] = happening.time_ms
-        cells["pending"][sku] = 0
+        if cells["pending"][sku]:
+            cells["pending"][sku] = 0
+            self._pending.discard(sku)
         outcome.touched[sku] = None
         for change in self._stock.offers_after(sku):
             outcome.thresholds.append(self._threshold(sku, change, happening))
@@ -396,7 +416,7 @@ def _dead_letter(message: _Message, origin: Origin, refusal: Refusal) -> DeadLet
         origin=place,
         source=refusal.source,
         sku=refusal.sku,
-        time=None if message.timestamp_ms == NO_TIMESTAMP else format_ms(message.timestamp_ms),
+        time=format_ms(message.timestamp_ms) if 0 <= message.timestamp_ms <= LATEST_MS else None,
         key_base64=None if message.key is None else b64encode(message.key).decode(),
         payload_base64=None if message.payload is None else b64encode(message.payload).decode(),
         traceparent=message.traceparent,
@@ -406,7 +426,8 @@ def _dead_letter(message: _Message, origin: Origin, refusal: Refusal) -> DeadLet
 class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
     """A lane as a step of a dataflow: one state, one snapshot."""
 
-    def __init__(self, resume_state: bytes | None, rules: RuleBook, settings: LaneSettings) -> None:
+    def __init__(self, resume_state: bytes | None, rules: RuleBook, settings: LaneSettings, *, durable: bool) -> None:
+        self._is_durable = durable
         self._blob = resume_state
         self._rules = rules
         self._settings = settings
@@ -418,6 +439,9 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
         return ((result,) if _has_content(result) else ()), StatefulBatchLogic.RETAIN
 
     def snapshot(self) -> bytes:
+        """The lane's state, or nothing where no store would keep it: packing it makes every movement wait."""
+        if not self._is_durable:
+            return b""
         if self._lane is None:
             raise RuntimeError("a lane that was never woken has nothing to snapshot")
         return self._lane.snapshot()
@@ -438,11 +462,16 @@ def _has_content(result: LaneResult) -> bool:
     return any(result[1:])  # all but its number
 
 
-def run_lanes(step_id: str, items: Stream[Item], rules: RuleBook, settings: LaneSettings) -> KeyedStream[LaneResult]:
-    """Items ─▶ route ─▶ lane: the results of every lane, keyed by its number as text."""
+def run_lanes(
+    step_id: str, items: Stream[Item], rules: RuleBook, settings: LaneSettings, *, durable: bool
+) -> KeyedStream[LaneResult]:
+    """Items ─▶ route ─▶ lane: the results of every lane, keyed by its number as text.
+
+    `durable` where the dataflow runs with a store that keeps the lanes' snapshots.
+    """
 
     def route_all(batch: list[Item]) -> Iterable[tuple[str, Routed]]:
         return [(str(routed[0]), routed) for item in batch for routed in route(item, settings.lanes)]
 
     routed: KeyedStream[Routed] = op.flat_map_batch(f"{step_id}_route", items, route_all)
-    return op.stateful_batch(step_id, routed, lambda state: _LaneLogic(state, rules, settings))
+    return op.stateful_batch(step_id, routed, lambda state: _LaneLogic(state, rules, settings, durable=durable))

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from schemas.batches import Mark
-from schemas.outputs import Cause, DeadLetter, Divergence, Reservation, Threshold
+from schemas.outputs import Availability, Cause, DeadLetter, Divergence, Reservation, Threshold
 
 
 class Happening(NamedTuple):
@@ -22,7 +22,8 @@ class Outcome:
     """Records to send, in the order in which they came to be."""
 
     def __init__(self) -> None:
-        self.touched: dict[int, None] = {}  # SKU rows to publish, in the order they were met
+        # SKU rows to publish, in the order they were met; the record where it must not show what came later
+        self.touched: dict[int, Availability | None] = {}
         self.thresholds: list[Threshold] = []
         self.divergences: list[Divergence] = []
         self.reservations: list[Reservation] = []

@@ -37,9 +37,12 @@ class Requesting:
             return _answer_of(known.answer)
         return answer_to(requested, "conflict", happening)
 
-    def decide(self, sku: int, requested: Requested, happening: Happening) -> tuple[Reservation, bool]:
-        """The answer to a new request, and whether it changed what can be sold."""
-        request = self._requests.add(sku, requested)
+    def decide(self, sku: int, requested: Requested, horizon_ms: int, happening: Happening) -> tuple[Reservation, bool]:
+        """The answer to a new request, and whether it changed what can be sold.
+
+        Requests of the SKU that ended before `horizon_ms` are forgotten.
+        """
+        request = self._requests.add(sku, requested, horizon_ms)
         expires_ms = NEVER_MS if requested.expires is None else parse_ms(requested.expires)
         possible, in_stock, spares = self._possible(sku, requested, happening.clock_ms)
         confirmed = possible == requested.quantity or (requested.partial and possible > 0)
@@ -109,10 +112,6 @@ class Requesting:
             expired.append((request.sku, self._told(request, "expired", happening, parts, backordered)))
         return expired
 
-    def forget(self, sku: int, horizon_ms: int) -> None:
-        """Drops what ended before the horizon of `sku`."""
-        self._requests.forget(sku, horizon_ms)
-
     def dump(self) -> dict[str, Any]:
         """Everything, as plain values."""
         return self._requests.dump()
@@ -147,7 +146,7 @@ class Requesting:
             order = (location,)
         elif order is None:
             order = tuple(sorted(name for name in spares if self._rules.draws_on(view.rule.locations, name)))
-        return [(name, spares[name]) for name in order if name in spares]
+        return [(name, spares[name]) for name in dict.fromkeys(order) if name in spares]
 
     def _backorder_room(self, sku: int, view: View) -> int:
         if view.rule.commitment_only:
@@ -176,13 +175,12 @@ class Requesting:
             self._stock.owe(request.sku, request.channel, units)
 
     def _draw(self, request: Request, movement: Movement, units: int, happening: Happening) -> int:
-        """Takes up to `units` out of what is open at the movement's location; returns how many."""
+        """Takes up to `units` of what is held at the movement's location, then of what is owed; returns the former."""
         drawn = min(units, request.parts.get(movement.location, 0))
         if drawn:
             request.parts[movement.location] -= drawn
             self._settle(request, drawn, happening, gives_back=isinstance(movement, Released))
-        if isinstance(movement, Released):
-            self._owe(request, -min(units - drawn, request.backordered))
+        self._owe(request, -min(units - drawn, request.backordered))
         if isinstance(movement, Allocated) and request.is_open:
             request.expires_ms = NEVER_MS
         if not request.is_open and request.ended_ms == NEVER_MS:

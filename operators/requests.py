@@ -10,6 +10,7 @@ from schemas.movements import Requested
 from schemas.times import parse_ms
 
 NEVER_MS: Final = 2**62
+CLEAN_AT_LEAST: Final = 64
 
 
 class Request:
@@ -60,6 +61,7 @@ class Requests:
         self._by_sku: dict[int, dict[str, Request]] = {}
         self._expiring: dict[int, list[tuple[int, int, Request]]] = {}  # by home: a heap of (expires, number, request)
         self._numbers = 0
+        self._clean_at: dict[int, int] = {}  # by SKU: as many requests as it may have before it is looked through
 
     def find(self, sku: int, id_: str, horizon_ms: int) -> Request | None:
         """The request, unless it ended before `horizon_ms`: then it is forgotten."""
@@ -74,11 +76,14 @@ class Requests:
         known = self._by_sku.get(sku, {}).values()
         return [request for request in known if request.order == order and request.ended_ms >= horizon_ms]
 
-    def add(self, sku: int, requested: Requested) -> Request:
-        """A new request."""
+    def add(self, sku: int, requested: Requested, horizon_ms: int) -> Request:
+        """A new request; now and then what ended before the SKU's horizon is dropped."""
         self._numbers += 1
         request = Request(sku, requested, self._numbers)
-        self._by_sku.setdefault(sku, {})[request.id] = request
+        known = self._by_sku.setdefault(sku, {})
+        known[request.id] = request
+        if len(known) > self._clean_at.get(sku, CLEAN_AT_LEAST):
+            self._forget(sku, horizon_ms)
         return request
 
     def expire_at(self, home: int, request: Request, expires_ms: int) -> None:
@@ -95,11 +100,11 @@ class Requests:
             if request.expires_ms == expires_ms and request.is_open:
                 yield request
 
-    def forget(self, sku: int, horizon_ms: int) -> None:
-        """Drops what ended before the horizon of `sku`."""
-        known = self._by_sku.get(sku, {})
+    def _forget(self, sku: int, horizon_ms: int) -> None:
+        known = self._by_sku[sku]
         for id_ in [id_ for id_, request in known.items() if request.ended_ms < horizon_ms]:
             del known[id_]
+        self._clean_at[sku] = max(CLEAN_AT_LEAST, 2 * len(known))
 
     def dump(self) -> dict[str, Any]:
         """Everything, as plain values."""

@@ -16,7 +16,7 @@ PAYLOAD_BYTES_MAX = 64 * 1024
 # The reader's own limit moves with the depth of the caller's stack, and a replay must refuse what the first run did.
 DEPTH_MAX = 256
 SHALLOW_BYTES_MAX = 2 * DEPTH_MAX  # what is shorter cannot be nested deeper
-STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)  # the last one may be open: no second look at it
 BRACKETS = re.compile(rb"[\[\]{}]")
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 

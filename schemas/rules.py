@@ -243,6 +243,8 @@ def _odd_names(rules: Rules, document: Document) -> Iterator[Complaint]:
 def _odd_channel(rules: Rules, document: Document, path: Path, channel: ChannelRules) -> Iterator[Complaint]:
     if channel.locations == ():
         yield document.complaint((*path, "locations"), "a channel without locations can sell nothing")
+    if channel.locations is not None and len(set(channel.locations)) < len(channel.locations):
+        yield document.complaint((*path, "locations"), "names a location twice")
     yield from _unknown_locations(rules, document, (*path, "locations"), channel.locations)
     if channel.recovered_at is not None and channel.recovered_at <= channel.low_stock_at:
         yield document.complaint((*path, "recovered_at"), f"must be above low_stock_at ({channel.low_stock_at})")

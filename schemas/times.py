@@ -8,6 +8,7 @@ RFC_3339 = re.compile(
     re.ASCII,
 )
 DURATION = re.compile(r"([0-9]{1,6})(ms|s|m|h|d)", re.ASCII)
+LATEST_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
 TEXT_LENGTH_MAX = 35
 
 

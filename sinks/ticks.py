@@ -56,10 +56,15 @@ class KafkaTicks:
             except KafkaException as error:
                 return str(error.args[0])
             self._partitions = sorted(described.topics[self._topic].partitions)
+            if not self._partitions:
+                return str(described.topics[self._topic].error or "the topic has no partitions")
         self._writes += 1
         if len(self._producer) <= len(self._partitions):
-            for partition in self._partitions:
-                self._producer.produce(self._topic, payload, partition=partition, on_delivery=self._delivered)
+            try:
+                for partition in self._partitions:
+                    self._producer.produce(self._topic, payload, partition=partition, on_delivery=self._delivered)
+            except (KafkaException, BufferError) as error:
+                return str(error)
             self._producer.poll(0)
         return trouble
 

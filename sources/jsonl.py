@@ -125,9 +125,10 @@ class _File(PacedPartition[FileState]):
         return [Batch(self._origin, offsets, [-1] * count, [None] * count, cast("list[bytes | None]", payloads))]
 
     def marks(self, now_ms: int) -> list[Mark]:
-        """How far it is read; where it ends is not known before the end."""
+        """How far it is read; before its end, or a pause of its writer, there is at least one line more."""
         next_line = max(self._next_line, self._first_line)
-        return [Mark(self._origin, next_line, next_line, -1, now_ms)]
+        end_line = next_line if self._finished or self._idle else next_line + 1
+        return [Mark(self._origin, next_line, end_line, -1, now_ms)]
 
     def snapshot(self) -> FileState:
         """The number of the line to go on with."""

@@ -33,6 +33,7 @@ class RedisStreamReading:
     stream: str
     batch_entries_max: int = 1000
     away_seconds_max: float = 120.0
+    accept_truncated: bool = False  # begin at a stream that has lost its beginning
 
 
 class StreamState(TypedDict):
@@ -163,6 +164,12 @@ class _Stream(PacedPartition[StreamState]):
         """`extent`, if the stream is still the one that was read and holds all that was not; else SourceError."""
         stream, removed = self._reading.stream, extent.added - extent.length
         if self._entries_read is None:
+            if removed > 0 and not self._reading.accept_truncated:
+                raise SourceError(
+                    f"Redis stream {stream}: {removed} entries were trimmed or deleted, so stock would be computed"
+                    " without what happened before; do not trim it, and start with --accept-truncated if opening stock"
+                    " stands in what is left"
+                )
             self._entries_read = removed
         if extent.last < self._offset or extent.added < self._entries_read:
             raise SourceError(

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from operators.requests import Requests
+from schemas.movements import Requested
 from schemas.rules import ChannelRules, LocationRules, Rule, Rules
 from tests.tales import ELSEWHERE, Tale
 
@@ -174,3 +176,27 @@ def test_what_cannot_be_a_request_is_refused(fields: dict[str, object], reason: 
     tale = stocked()
     tale.tell("requested", **fields)  # type: ignore[arg-type]  # wrong on purpose
     assert (tale.refusals, tale.answers) == ([reason], [])
+
+
+@pytest.mark.parametrize("kind", ["shipped", "allocated", "released"])
+def test_what_arrives_for_a_backorder_ends_it(kind: str) -> None:
+    """Owed units that are shipped, allocated or let go are owed no longer, and leave room for others."""
+    tale = Tale(RULES)
+    tale.tell("requested", 3, channel="web", id="R-1")
+    assert (tale.answer.backordered, tale.promised()) == (3, 0)
+    tale.tell("received", 20, location="west")
+    tale.tell(kind, 3, request="R-1", location="west")
+    left = 20 if kind == "released" else 17
+    assert (tale.sellable(), tale.promised()) == (left, left + 3)
+    tale.tell("extended", request="R-1")
+    assert tale.refusals == ["request_ended"]
+
+
+def test_ended_requests_are_forgotten_in_the_end() -> None:
+    """What ended before the SKU's horizon takes no memory, however many there were."""
+    requests = Requests()
+    for number in range(5_000):
+        requested = Requested(id=str(number), source="shop", sku="A", time="", channel="web", quantity=1)
+        requests.add(0, requested, horizon_ms=number - 10).ended_ms = number
+    assert len(requests.dump()["requests"]) < 100
+    assert requests.find(0, "4999", horizon_ms=4_000) is not None

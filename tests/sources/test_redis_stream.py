@@ -19,9 +19,18 @@ STREAM = "movements"
 class Drive:
     """Runs the source's part by hand, as Bytewax would, with a clock of its own."""
 
-    def __init__(self, url: str, state: StreamState | None = None, batch_entries_max: int = 1000) -> None:
+    def __init__(
+        self,
+        url: str,
+        state: StreamState | None = None,
+        batch_entries_max: int = 1000,
+        *,
+        accept_truncated: bool = False,
+    ) -> None:
         self.clock_ms = 0
-        reading = RedisStreamReading(url=url, stream=STREAM, batch_entries_max=batch_entries_max)
+        reading = RedisStreamReading(
+            url=url, stream=STREAM, batch_entries_max=batch_entries_max, accept_truncated=accept_truncated
+        )
         source = RedisStreamSource(reading, now_ms=lambda: self.clock_ms, draining=lambda: False)
         self.part = source.build_part("movements", "stream", state)
 
@@ -116,11 +125,13 @@ def test_trimming_what_was_not_read_stops(redis: Redis, redis_server: RedisServe
         Drive(redis_server.url, state)
 
 
-def test_a_first_start_takes_a_trimmed_stream_as_it_is(redis: Redis, redis_server: RedisServer) -> None:
-    """Without a state, what was trimmed before is no loss; what is trimmed from then on is."""
+def test_a_trimmed_stream_is_begun_only_where_that_is_accepted(redis: Redis, redis_server: RedisServer) -> None:
+    """Stock computed from the rest would be wrong, unless somebody says that it is not."""
     add(redis, 1, 6)
     redis.xtrim(STREAM, maxlen=3, approximate=False)
-    drive = Drive(redis_server.url, batch_entries_max=1)
+    with pytest.raises(SourceError, match=r"2 entries were trimmed or deleted.*--accept-truncated"):
+        Drive(redis_server.url)
+    drive = Drive(redis_server.url, batch_entries_max=1, accept_truncated=True)
     assert drive.read()[0].payloads == numbers(3, 4)
     redis.xtrim(STREAM, maxlen=1, approximate=False)
     with pytest.raises(SourceError, match="1 entries behind 3-0 were trimmed or deleted"):
