@@ -247,9 +247,7 @@ def test_how_deep_is_too_deep_does_not_depend_on_the_caller(depth: int, reason: 
         assert refusal.reason == reason
 
 
-@pytest.mark.parametrize(
-    "payload", [b"[" * 257 + b'\\"' * 32_000, b"{" * 300 + b'"' * 60_000, b"[" * 300 + b'"' + b"\\" * 60_000]
-)
+@pytest.mark.parametrize("rest", [b'\\"' * 32_000, b'"' * 60_000, b'"' + b"\\" * 60_000])
 def test_strings_that_never_end_are_looked_at_once(rest: bytes) -> None:
     """A long malformed message takes no longer than a good one of its size: the test's timeout is far away."""
     refusal = decode(b"[" * 300 + rest)
