@@ -31,7 +31,8 @@ test: $(DEVELOPMENT) ## all tests, with a real Kafka and a real Redis; a skipped
 	$(BIN)/python -m pytest $(TESTS)
 
 properties: $(DEVELOPMENT) ## ten thousand random runs of the lanes against the oracle; takes half an hour
-	$(BIN)/python -m pytest tests/operators/test_lane_equals_oracle.py --hypothesis-profile=long
+	$(BIN)/python -m pytest --hypothesis-profile=long tests/operators/test_lane_equals_oracle.py \
+		tests/operators/test_facts_equal_the_oracle.py tests/operators/test_promises_hold.py
 
 check: $(DEVELOPMENT) ## ruff, its formatter, mypy and the import rules
 	$(BIN)/ruff check
