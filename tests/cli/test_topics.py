@@ -3,10 +3,15 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from bench.servers import KafkaBroker
+from cli import topics
+from cli.kafka_topics import WantedTopic
+from schemas.settings import Settings
 from schemas.topics import MOVEMENTS, TOPICS
 from tests.cli.command import NOWHERE, assert_failed_in_one_line, onhand
 
@@ -54,3 +59,11 @@ def test_options_that_librdkafka_does_not_know_are_a_configuration_error(tmp_pat
     """`kafka.options` are librdkafka's, and it says which one is wrong."""
     (tmp_path / "onhand.toml").write_text('[kafka.options]\n"no.such.option" = 1\n')
     assert "no.such.option" in assert_failed_in_one_line(onhand("topics", "create", cwd=tmp_path), 2)
+
+
+def test_topics_that_were_just_made_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that does not list them yet is asked again."""
+    answers = iter([SimpleNamespace(topics={}), SimpleNamespace(topics={"made": None})])
+    monkeypatch.setattr(topics, "cluster_of", lambda *_: next(answers))
+    wanted = [WantedTopic("made", {})]
+    assert "made" in topics.cluster_that_knows(AdminClient({}), Settings(), wanted).topics
