@@ -97,7 +97,6 @@ class _JsonlFile:
     def sync(self) -> int:
         """Put on disk what was written, and return the length in bytes."""
         if self._file is not None and not self._is_synced:
-            self._cut()
             try:
                 os.fsync(self._file.fileno())
             except OSError as error:

@@ -200,3 +200,12 @@ def test_ended_requests_are_forgotten_in_the_end() -> None:
         requests.add(0, requested, horizon_ms=number - 10).ended_ms = number
     assert len(requests.dump()["requests"]) < 100
     assert requests.find(0, "4999", horizon_ms=4_000) is not None
+
+
+def test_a_location_named_twice_gives_its_units_once() -> None:
+    """Whatever the rules say, no shelf is emptied twice."""
+    tale = Tale(Rules(channels={"web": ChannelRules(locations=("east", "east", "west"))}))
+    tale.tell("received", 5)
+    tale.tell("received", 5, location="west")
+    tale.tell("requested", 10, channel="web")
+    assert tale.answer.parts == [("east", 5), ("west", 5)]

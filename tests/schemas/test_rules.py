@@ -171,3 +171,12 @@ def test_members_of_a_category_come_from_lines_of_sku_and_category() -> None:
     text = "sku,category\nA,fragile\n\nB,heavy\nC , fragile\nD\n@E,fragile\nF,\n"
     faults = [(number, "must be sku,category") for number in (6, 7, 8)]
     assert category_members("fragile", text) == (("A", "C"), faults)
+
+
+def test_a_channel_that_names_a_location_twice_is_an_error() -> None:
+    """It would draw on the same shelf twice."""
+    document = read_toml('[channels.web]\nlocations = ["east", "east"]\n')
+    assert isinstance(document, Document)
+    _, complaints = rules_from(document)
+    found = [(complaint.severity, complaint.line) for complaint in complaints if "twice" in complaint.message]
+    assert found == [("error", 2)]

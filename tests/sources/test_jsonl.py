@@ -231,3 +231,12 @@ def test_a_drain_in_the_middle_of_a_file_loses_nothing(tmp_path: Path) -> None:
     after, _, _ = items(source(path), state)
     assert 0 < len(numbered(before)) < 50_000
     assert sorted([*numbered(before), *numbered(after)]) == list(range(50_000))
+
+
+def test_a_file_that_is_not_read_to_its_end_is_not_told_to_be(tmp_path: Path) -> None:
+    """Nobody takes numbers from the middle of a file for those of now."""
+    path = tmp_path / "movements.jsonl"
+    path.write_bytes(b"{}\n" * 5)
+    _, marks, _ = items(source(path))
+    assert (marks[0].offset, marks[0].end_offset) == (5, 6)
+    assert (marks[-1].offset, marks[-1].end_offset) == (5, 5)
