@@ -53,7 +53,7 @@ class Reason(StrEnum):
     UNKNOWN_REQUEST = "unknown_request"
     REQUEST_ENDED = "request_ended"
     WRONG_PARTITION = "wrong_partition"
-    NOT_SUPPORTED = "not_supported"
+    BAD_RULES = "bad_rules"
 
 
 class Refusal(NamedTuple):
@@ -242,10 +242,17 @@ class Tick(Control, tag="tick", kw_only=True):
 
 
 class RulesChanged(Control, tag="rules", kw_only=True):
-    """A new generation of the rules."""
+    """A new generation of the rules, as a JSON merge patch against the generation `since` (0: a complete set).
+
+    Large changes come in `parts`, each with a piece of the patch's text as `changes`; the last one is in force.
+    """
 
     generation: Annotated[int, msgspec.Meta(ge=1, le=2**62)]
     changes: msgspec.Raw
+    since: Annotated[int, msgspec.Meta(ge=0, le=2**62)] = 0
+    part: Annotated[int, msgspec.Meta(ge=1, le=2**31)] = 1
+    parts: Annotated[int, msgspec.Meta(ge=1, le=2**31)] = 1
+    time: TimeText | None = None
 
 
 class LocationTrusted(Control, tag="location", kw_only=True):
@@ -253,6 +260,8 @@ class LocationTrusted(Control, tag="location", kw_only=True):
 
     location: str
     trust_percent: Annotated[int, msgspec.Meta(ge=0, le=100)]
+    time: TimeText | None = None
+    last_heard: TimeText | None = None
 
 
 PLAIN_KINDS: tuple[type[Movement], ...] = (
@@ -275,8 +284,11 @@ _OPTIONAL_TIMES = ("eta", "expires")
 _KINDS: frozenset[str] = frozenset(str(kind.__struct_config__.tag) for kind in Record.__args__)
 
 
+NO_TIME_MS = -1
+
+
 class Decoded(NamedTuple):
-    """A record that may be used, with its time in ms since 1970 (0 for a control record without one)."""
+    """A record that may be used, with its time in ms since 1970 (NO_TIME_MS for a control record without one)."""
 
     record: Record
     time_ms: int
@@ -329,12 +341,18 @@ def _checked(record: Record) -> Decoded | Refusal:
     """What a type cannot say: names, times and a quantity that must not be 0."""
     if isinstance(record, Fact):
         return _checked_fact(record)
-    if isinstance(record, Tick):
-        try:
-            return Decoded(record, parse_ms(record.time))
-        except ValueError:
-            return Refusal(Reason.BAD_TIME, f"time {record.time!r} is no RFC 3339 time with an offset")
-    return Decoded(record, 0)
+    return _checked_control(record)
+
+
+def _checked_control(record: AnyControl) -> Decoded | Refusal:
+    if isinstance(record, LocationTrusted) and (fault := name_fault(record.location)):
+        return Refusal(Reason.BAD_NAME, f"location {fault}")
+    if record.time is None:
+        return Decoded(record, NO_TIME_MS)
+    try:
+        return Decoded(record, parse_ms(record.time))
+    except ValueError:
+        return Refusal(Reason.BAD_TIME, f"time {record.time!r} is no RFC 3339 time with an offset")
 
 
 def _checked_fact(record: Fact) -> Decoded | Refusal:

@@ -31,6 +31,7 @@ class LocationAvailability(msgspec.Struct, gc=False):
     incoming: int
     available: int
     trust_percent: int = 100
+    days_of_cover: float | None = None  # at the demand of the last 28 days; None: no demand
 
 
 class Availability(msgspec.Struct):
@@ -78,7 +79,7 @@ class Divergence(msgspec.Struct):
 
     id: str
     event: Literal["opened", "changed", "closed"]
-    sku: str
+    sku: str | None  # None: about a whole location
     location: str
     system: str
     of: str
@@ -109,6 +110,161 @@ class Reservation(msgspec.Struct):
     traceparent: str | None = None
 
 
+class Replenishment(msgspec.Struct, gc=False):
+    """A purchase to propose for one position: proposed, another quantity, or closed; at most one is open."""
+
+    id: str
+    event: Literal["proposed", "changed", "closed"]
+    sku: str
+    location: str
+    quantity: int
+    reorder_point: int
+    position: int  # available and on its way here
+    demand_per_day: float
+    reason: str
+    version: int
+    time: str
+
+
+class ShadowOffer(msgspec.Struct, gc=False):
+    """What a channel may promise, and what it might under the shadow rules."""
+
+    promised: int
+    shadow: int
+
+
+class ShadowDifference(msgspec.Struct):
+    """The channels of a SKU that would show another number under the shadow rules; empty: none does any more."""
+
+    id: str
+    sku: str
+    version: int
+    as_of: str
+    rules: int
+    channels: dict[str, ShadowOffer]
+
+
+class RulesInForce(msgspec.Struct):
+    """A partition goes by these rules from `offset` on (−1: from its beginning); `document` is the whole set."""
+
+    partition: int
+    generation: int
+    digest: str
+    offset: int
+    time: str | None
+    document: msgspec.Raw
+
+
+class Step(msgspec.Struct, gc=False, omit_defaults=True):
+    """One step from the stock to what a channel may promise: `units` more or fewer, because of `rule`."""
+
+    step: str
+    units: int
+    rule: str | None = None
+    value: int | str | bool | None = None  # of the rule
+
+
+class ChannelExplanation(msgspec.Struct):
+    """How a channel's number comes about; the units of `steps` add up to `promised`."""
+
+    promised: int
+    sellable: int
+    level: Level
+    low_stock_at: int
+    recovered_at: int
+    steps: list[Step]
+    committed: int = 0  # open contract stock of the channel
+    backordered: int = 0
+
+
+class LocationExplanation(msgspec.Struct, omit_defaults=True):
+    """One position: its quantities, what of it may be sold, and how it sells. Days and hours of demand by their time."""
+
+    on_hand: int
+    reserved: int
+    allocated: int
+    picked: int
+    quarantined: int
+    in_transit: int
+    incoming: int
+    available: int
+    trust_percent: int
+    trusted: int  # of `available`, what is believed
+    safety_units: int
+    safety_rule: str
+    spare: int  # what the pools get
+    newest: str  # time of the newest movement
+    demand_per_day: float = 0
+    demand_sigma: float = 0
+    demand_by_weekday: list[float | None] = []  # Monday first; None: no such day was seen
+    observed_days: int = 0
+    days_of_cover: float | None = None
+    runs_out: str | None = None
+    dynamic_safety_units: int = 0
+    reorder_point: int | None = None  # None: nothing is proposed here
+    position: int = 0
+    proposed: int = 0
+    demand_days: dict[str, int] = {}
+    demand_hours: dict[str, int] = {}
+    return_days: dict[str, int] = {}
+    return_hours: dict[str, int] = {}
+    in_stock_days: list[str] = []
+
+
+class OpenRequest(msgspec.Struct, omit_defaults=True):
+    """A confirmed request that still holds or owes something."""
+
+    request: str
+    source: str
+    channel: str
+    parts: dict[str, int]
+    backordered: int = 0
+    expires: str | None = None
+
+
+class OpenDivergence(msgspec.Struct, omit_defaults=True):
+    """A system that disagrees about a position."""
+
+    location: str
+    system: str
+    of: str
+    stated: int
+    derived: int
+    reason: str
+    evidence: list[str]
+    opened_at: str
+
+
+class RecentRecord(msgspec.Struct, omit_defaults=True):
+    """One of the last facts that were applied to a SKU; `quantity` is as told."""
+
+    time: str
+    kind: str
+    source: str
+    id: str
+    quantity: int | None = None
+    location: str | None = None
+    channel: str | None = None
+
+
+class Explanation(msgspec.Struct):
+    """Why the numbers of a SKU are what they are, as of `version` in its home partition."""
+
+    sku: str
+    incarnation: int
+    version: int
+    as_of: str
+    clock: str | None  # of the home partition, when this was worked out
+    rules: int
+    home: str  # topic/partition
+    channels: dict[str, ChannelExplanation]
+    locations: dict[str, LocationExplanation]
+    requests: list[OpenRequest]
+    requests_left_out: int
+    divergences: list[OpenDivergence]
+    movements: list[RecentRecord]  # the newest first
+
+
 class DeadLetter(msgspec.Struct, gc=False):
     """A message that could not be used, whole, with its reason; `id` is its origin."""
 
@@ -137,6 +293,16 @@ def position_threshold_id(sku: str, location: str, version: int) -> str:
 def divergence_id(sku: str, location: str, system: str, event: str, version: int) -> str:
     """The same event of the same divergence has the same id in every run."""
     return f"{sku}:divergence={_escaped(location)}={_escaped(system)}:{event}:{version}"
+
+
+def replenishment_id(sku: str, location: str, event: str, version: int) -> str:
+    """The same event of the same proposal has the same id in every run."""
+    return f"{sku}:replenishment={_escaped(location)}:{event}:{version}"
+
+
+def shadow_id(sku: str, version: int) -> str:
+    """The same difference has the same id in every run."""
+    return f"{sku}:shadow:{version}"
 
 
 def reservation_id(sku: str, request: str, outcome: str, version: int) -> str:
@@ -174,6 +340,10 @@ class LaneResult(NamedTuple):
     thresholds: list[Threshold]
     divergences: list[Divergence]
     reservations: list[Reservation]
+    replenishments: list[Replenishment]
+    shadow: list[ShadowDifference]
+    rules: list[RulesInForce]
+    explanations: list[Explanation]
     dead_letters: list[DeadLetter]
     marks: list[Mark]
     applied: int

@@ -8,6 +8,7 @@ import msgspec
 
 from schemas.complaints import Complaint, Document, Path, readable, table_from, unknown_tables
 from schemas.movements import QUANTITY_MAX, AnyFact, name_fault
+from schemas.times import duration_ms
 
 Units = Annotated[int, msgspec.Meta(ge=0, le=QUANTITY_MAX)]
 Percent = Annotated[int, msgspec.Meta(ge=0, le=100)]
@@ -51,10 +52,10 @@ class ChannelRules(Table, frozen=True):
 
 
 class Rule(Table, frozen=True):
-    """An exception for one SKU or category: what is None stays as it was.
+    """An exception for one SKU, one category or (with a location alone) every SKU there: what is None stays as it was.
 
     With a `location`, `safety_units` and `low_stock_at` are that position's; without, they are the channel's (every
-    channel's, where none is named).
+    channel's, where none is named). When and how much to buy is said of positions: of the location, or of all.
     """
 
     sku: str | None = None
@@ -126,7 +127,7 @@ CHANNEL_FIELDS = (
 )  # fmt: skip
 LOCATION_FIELDS = ("safety_units", "low_stock_at")
 REPLENISHMENT_FIELDS = tuple(field.name for field in msgspec.structs.fields(ReplenishmentRules))
-_WITHOUT_EFFECT = "is read, but nothing acts on it in this version"
+STALE_AFTER_MS_MIN = 2000
 _TableT = TypeVar("_TableT", bound=Table)
 
 
@@ -225,10 +226,8 @@ def _oddities(rules: Rules, document: Document) -> Iterator[Complaint]:
                 yield document.complaint(("sources", name, "kinds"), f"unknown kind {kind!r}")
         yield from _unknown_locations(rules, document, ("sources", name, "locations"), source.locations)
     for name, location in rules.locations.items():
-        if location.stale_after is not None:
-            yield document.complaint(("locations", name, "stale_after"), _WITHOUT_EFFECT, "warning")
-    if rules.replenishment is not None:
-        yield document.complaint(("replenishment",), _WITHOUT_EFFECT, "warning")
+        if location.stale_after is not None and duration_ms(location.stale_after) < STALE_AFTER_MS_MIN:
+            yield document.complaint(("locations", name, "stale_after"), "must be at least 2s")
 
 
 def _odd_names(rules: Rules, document: Document) -> Iterator[Complaint]:
@@ -282,8 +281,10 @@ def _draws_on(rules: Rules, channel: ChannelRules, location: str | None) -> bool
 
 
 def _odd_exception(rules: Rules, document: Document, path: Path, rule: Rule) -> Iterator[Complaint]:
-    if (rule.sku is None) == (rule.category is None):
-        yield document.complaint(path, "must name either a sku or a category")
+    if rule.sku is not None and rule.category is not None:
+        yield document.complaint(path, "must not name both a sku and a category")
+    if rule.sku is None and rule.category is None and rule.location is None:
+        yield document.complaint(path, "must name a sku, a category or a location")
     if rule.sku is not None and (fault := name_fault(rule.sku)):
         yield document.complaint((*path, "sku"), fault)
     if rule.sku is not None and "*" in rule.sku:
@@ -294,8 +295,6 @@ def _odd_exception(rules: Rules, document: Document, path: Path, rule: Rule) -> 
         yield document.complaint((*path, "channel"), f"unknown channel {rule.channel!r}")
     if rule.channel is not None and rule.location is not None:
         yield document.complaint(path, "must not name both a channel and a location")
-    if rule.safety_units == "dynamic":
-        yield document.complaint((*path, "safety_units"), '"dynamic" cannot be computed in this version')
     if rule.valid_from and rule.valid_to and rule.valid_to <= rule.valid_from:
         yield document.complaint((*path, "valid_to"), "must lie after valid_from")
     yield from _odd_exception_fields(rules, document, path, rule)
@@ -303,9 +302,10 @@ def _odd_exception(rules: Rules, document: Document, path: Path, rule: Rule) -> 
 
 def _odd_exception_fields(rules: Rules, document: Document, path: Path, rule: Rule) -> Iterator[Complaint]:
     given = {field for field in Rule.__struct_fields__ if getattr(rule, field) is not None}
-    for field in REPLENISHMENT_FIELDS:
-        if field in given:
-            yield document.complaint((*path, field), _WITHOUT_EFFECT, "warning")
+    if rule.channel is not None:
+        for field in REPLENISHMENT_FIELDS:
+            if field in given:
+                yield document.complaint((*path, field), "belongs to positions, not to a channel")
     if rule.location is not None:
         yield from _unknown_locations(rules, document, (*path, "location"), (rule.location,))
         for field in sorted(given & set(CHANNEL_FIELDS) - set(LOCATION_FIELDS)):

@@ -9,7 +9,16 @@ import msgspec
 from schemas.movements import Decoded, Record, Refusal
 from schemas.movements import decode as decode_movement
 from schemas.movements import encode as encode_movement
-from schemas.outputs import Availability, DeadLetter, Divergence, Reservation, Threshold
+from schemas.outputs import (
+    Availability,
+    DeadLetter,
+    Divergence,
+    Replenishment,
+    Reservation,
+    ShadowDifference,
+    Threshold,
+)
+from schemas.watch import Generation, Heartbeat
 
 DEAD_LETTER_BYTES_MAX: Final = 8 * 1024 * 1024
 
@@ -69,6 +78,34 @@ RESERVATIONS: Final[Topic[Reservation, Reservation]] = Topic(
     {"retention.ms": "2592000000"},
     "onhand.request.answered",
 )
+REPLENISHMENTS: Final[Topic[Replenishment, Replenishment]] = Topic(
+    "inventory.replenishments",
+    msgspec.json.Encoder().encode,
+    msgspec.json.Decoder(Replenishment).decode,
+    {"retention.ms": "2592000000"},
+    "onhand.replenishment.changed",
+)
+SHADOW: Final[Topic[ShadowDifference, ShadowDifference]] = Topic(
+    "inventory.shadow",
+    msgspec.json.Encoder().encode,
+    msgspec.json.Decoder(ShadowDifference).decode,
+    {"retention.ms": "2592000000"},
+    "onhand.shadow.changed",
+)
+HEARTBEATS: Final[Topic[Heartbeat, Heartbeat]] = Topic(
+    "inventory.heartbeats",
+    msgspec.json.Encoder().encode,
+    msgspec.json.Decoder(Heartbeat).decode,
+    # The last one of each location is enough; the broker's clock says when it was heard.
+    {"cleanup.policy": "compact", "message.timestamp.type": "LogAppendTime"},
+)
+GENERATIONS: Final[Topic[Generation, Generation]] = Topic(
+    "inventory.rules",
+    msgspec.json.Encoder().encode,
+    msgspec.json.Decoder(Generation).decode,
+    # Every set of rules that was ever pushed, whole; kept for ever, so that a number can be explained later.
+    {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1", "max.message.bytes": "33554432"},
+)
 DEAD_LETTERS: Final[Topic[DeadLetter, DeadLetter]] = Topic(
     "inventory.dead-letters",
     msgspec.json.Encoder().encode,
@@ -77,4 +114,8 @@ DEAD_LETTERS: Final[Topic[DeadLetter, DeadLetter]] = Topic(
     {"retention.ms": "-1", "max.message.bytes": str(DEAD_LETTER_BYTES_MAX)},
     "onhand.movement.rejected",
 )
-TOPICS: Final = (MOVEMENTS, AVAILABILITY, THRESHOLDS, DIVERGENCES, RESERVATIONS, DEAD_LETTERS)
+TOPICS: Final = (
+    MOVEMENTS, AVAILABILITY, THRESHOLDS, DIVERGENCES, RESERVATIONS, REPLENISHMENTS, SHADOW, DEAD_LETTERS, HEARTBEATS,
+    GENERATIONS,
+)  # fmt: skip
+ONE_PARTITION: Final = (HEARTBEATS, GENERATIONS)  # read from their beginning to their end, in order
