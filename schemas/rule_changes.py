@@ -27,7 +27,7 @@ class Assembled(NamedTuple):
 
 def document_of(rules: Rules) -> dict[str, Any]:
     """`rules` as plain JSON values, without what is as by default; the members of categories are in it."""
-    return cast("dict[str, Any]", msgspec.to_builtins(rules))
+    return cast("dict[str, Any]", msgspec.json.decode(msgspec.json.encode(rules)))
 
 
 def digest_of(document: Mapping[str, Any]) -> str:
