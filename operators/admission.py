@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from schemas.movements import Control, Decoded, Fact, Reason, Refusal, Tick
+from schemas.movements import NO_TIME_MS, Control, Decoded, Fact, Reason, Refusal
 from schemas.rules import SourceRules
 
 AHEAD_MS_MAX: Final = 300_000  # a `time` further past the broker's own is a source whose clock is wrong
@@ -14,7 +14,7 @@ def admit(decoded: Decoded, key: bytes | None, timestamp_ms: int, sources: Mappi
     """Why the record may not be used, or None; `timestamp_ms` is the broker's, −1 where there is none."""
     record, time_ms = decoded
     if isinstance(record, Control):
-        return _admit_control(record, time_ms, key, timestamp_ms)
+        return _admit_control(time_ms, key, timestamp_ms)
     fact: Fact = record
     if key and key != fact.sku.encode():
         return _refused(fact, Reason.KEY_MISMATCH, f"the key is {key[:200]!r}, the sku {fact.sku!r}")
@@ -25,12 +25,10 @@ def admit(decoded: Decoded, key: bytes | None, timestamp_ms: int, sources: Mappi
     return None
 
 
-def _admit_control(record: Control, time_ms: int, key: bytes | None, timestamp_ms: int) -> Refusal | None:
+def _admit_control(time_ms: int, key: bytes | None, timestamp_ms: int) -> Refusal | None:
     if key:
         return Refusal(Reason.KEY_MISMATCH, f"a control record has no key, this one has {key[:200]!r}")
-    if not isinstance(record, Tick):
-        return Refusal(Reason.NOT_SUPPORTED, f"kind {_kind(record)!r} cannot be used by this version")
-    if _is_from_the_future(time_ms, timestamp_ms):
+    if time_ms != NO_TIME_MS and _is_from_the_future(time_ms, timestamp_ms):
         return Refusal(Reason.FROM_THE_FUTURE, _ahead(time_ms, timestamp_ms))
     return None
 

@@ -1,6 +1,5 @@
 """Causes: why a statement probably differs from what the movements add up to."""
 
-from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from operators.positions import effect_of, signed_units
@@ -37,14 +36,13 @@ class _Sighting(NamedTuple):
 class Sightings:
     """What was heard lately of each SKU and from whom, as far as causes need it."""
 
-    def __init__(self, sources: Mapping[str, SourceRules]) -> None:
-        self._sources = sources
+    def __init__(self) -> None:
         self._recent: dict[int, list[_Sighting]] = {}  # by SKU, the latest 8
         self._kinds: dict[tuple[int, str], set[str]] = {}  # by position and source, where a source's kinds are known
         self.sequences = Sequences()
 
-    def note(self, sku: int, position: int, movement: Movement) -> None:
-        """A plain movement was applied."""
+    def note(self, sku: int, position: int, movement: Movement, rule: SourceRules | None) -> None:
+        """A plain movement was applied; `rule` is its source's."""
         kind = str(movement.__struct_config__.tag)
         on_hand = effect_of(movement).here.get("on_hand", 0) * signed_units(movement)
         recent = self._recent.setdefault(sku, [])
@@ -52,15 +50,24 @@ class Sightings:
             _Sighting(position, kind, movement.quantity, movement.order, movement.document, movement.source, on_hand)
         )
         del recent[:-RECENT_MAX]
-        rule = self._sources.get(movement.source)
         if rule is not None and rule.kinds is not None:
             self._kinds.setdefault((position, movement.source), set()).add(kind)
 
-    def cause_of(self, sku: int, position: int, system: str, difference: int, late: int, *, of_stock: bool) -> Cause:
+    def cause_of(  # what a cause is looked for with
+        self,
+        sku: int,
+        position: int,
+        system: str,
+        difference: int,
+        late: int,
+        rule: SourceRules | None,
+        *,
+        of_stock: bool,
+    ) -> Cause:
         """The first cause that applies to a statement of `system` that is `difference` units above what was derived.
 
-        `late` counts the movements that arrived after the statement although they were dated before it; `of_stock`:
-        whether the statement's quantity moves with on_hand.
+        `rule` is the system's; `late` counts the movements that arrived after the statement although they were dated
+        before it; `of_stock`: whether the statement's quantity moves with on_hand.
         """
         if missing := self.sequences.evidence(position):
             return Cause("gap", missing)
@@ -68,7 +75,7 @@ class Sightings:
             return Cause("duplicate_source", [repeated])
         if late:
             return Cause("late", [f"{late} movement{'s' if late > 1 else ''} arrived late"])
-        if unheard := self._unheard(position, system):
+        if unheard := self._unheard(position, system, rule):
             return Cause("missing_kind", [f"never heard: {', '.join(unheard)}"])
         return UNKNOWN
 
@@ -96,8 +103,7 @@ class Sightings:
                     return f"{reference} {one.kind} by {one.source} and {other.source}"
         return None
 
-    def _unheard(self, position: int, system: str) -> list[str]:
-        rule = self._sources.get(system)
+    def _unheard(self, position: int, system: str, rule: SourceRules | None) -> list[str]:
         if rule is None or rule.kinds is None:
             return []
         return sorted(_PLAIN_NAMES & set(rule.kinds) - self._kinds.get((position, system), set()))

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 FIRST_CAPACITY: Final = 16
+INT32_MAX: Final = 2**31 - 1
 
 
 class Columns:
@@ -72,6 +73,56 @@ class Columns:
 
     def _little_endian(self, name: str) -> np.dtype[Any]:
         return np.dtype(self._types[name]).newbyteorder("<")
+
+
+class Grid:
+    """Rows of `width` whole numbers each; 32 bits wide until one does not fit."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self._rows = 0
+        self._values: Array = np.zeros(FIRST_CAPACITY * width, np.int32)
+        self._cells = self._values.data
+
+    def add_row(self) -> None:
+        """A new row of zeros."""
+        self._rows += 1
+        if self._rows * self.width > len(self._values):
+            self._values = np.concatenate([self._values, np.zeros_like(self._values)])
+            self._cells = self._values.data
+
+    def row(self, row: int) -> list[int]:
+        """The numbers of one row."""
+        values: list[int] = self._cells[row * self.width : (row + 1) * self.width].tolist()
+        return values
+
+    def set(self, row: int, column: int, value: int) -> None:
+        """Writes one number down, which fits."""
+        self._cells[row * self.width + column] = value
+
+    def add(self, row: int, column: int, units: int) -> None:
+        """Adds to one number."""
+        cell = row * self.width + column
+        value = self._cells[cell] + units
+        if not -INT32_MAX <= value <= INT32_MAX and self._values.dtype == np.int32:
+            self._values = self._values.astype(np.int64)
+            self._cells = self._values.data
+        self._cells[cell] = value
+
+    def dump(self) -> list[Any]:
+        """Bytes of a number, and all numbers' bytes, little-endian."""
+        values = self._values[: self._rows * self.width]
+        size = values.dtype.itemsize
+        return [size, values.astype(f"<i{size}", copy=False).tobytes()]
+
+    def load(self, dumped: list[Any]) -> None:
+        """Replaces all rows."""
+        size, values = dumped
+        loaded = np.frombuffer(values, f"<i{size}")
+        self._rows = len(loaded) // self.width
+        self._values = np.zeros(max(FIRST_CAPACITY, self._rows) * self.width, f"i{size}")
+        self._values[: len(loaded)] = loaded
+        self._cells = self._values.data
 
 
 class Names:

@@ -2,7 +2,7 @@
 
 from typing import Any, Final, Literal, NamedTuple
 
-from schemas.outputs import Divergence, divergence_id
+from schemas.outputs import Divergence, OpenDivergence, divergence_id
 from schemas.times import format_ms
 
 Key = tuple[str, str, str]  # SKU, location, system: at most one is open for each
@@ -31,6 +31,7 @@ class Divergences:
 
     def __init__(self) -> None:
         self._open: dict[Key, _Open] = {}
+        self._of_sku: dict[str, list[Key]] = {}  # what is open of each
         self._before: dict[Key, _Open | None] = {}  # of keys met since the last collect
         self._settled: dict[Key, Finding] = {}
         self._corrected: dict[Key, Finding] = {}
@@ -40,6 +41,7 @@ class Divergences:
         known = self._remember(key)
         if known is None:
             self._open[key] = _Open(finding, finding.time_ms)
+            self._of_sku.setdefault(key[0], []).append(key)
         elif not _says_the_same(known.finding, finding):
             self._open[key] = _Open(finding, known.opened_ms)
 
@@ -47,14 +49,32 @@ class Divergences:
         """The system agrees about `of`; an open divergence about something else stays."""
         known = self._remember(key)
         if known is not None and known.finding.of == of:
-            del self._open[key]
+            self._close(key)
             self._settled[key] = Finding(of, quantity, derived, time_ms, AGREES, [])
 
     def corrected(self, key: Key, finding: Finding) -> None:
         """The system disagreed and was believed; `finding` names what was adjusted."""
         if self._remember(key) is not None:
-            del self._open[key]
+            self._close(key)
         self._settled[key] = self._corrected[key] = finding
+
+    def open_of(self, sku: str) -> list[OpenDivergence]:
+        """What is open about `sku`, the oldest first."""
+        return [
+            OpenDivergence(
+                location=location,
+                system=system,
+                of=known.finding.of,
+                stated=known.finding.stated,
+                derived=known.finding.derived,
+                reason=known.finding.reason,
+                evidence=known.finding.evidence,
+                opened_at=format_ms(known.opened_ms),
+            )
+            for key in self._of_sku.get(sku, ())
+            for known in [self._open[key]]
+            for _, location, system in [key]
+        ]
 
     def collect(self, version: int) -> list[Divergence]:
         """The net transitions since the last call, as of the record with offset `version`."""
@@ -74,6 +94,15 @@ class Divergences:
             (sku, location, system): _Open(Finding(*finding), opened_ms)
             for (sku, location, system), finding, opened_ms in dumped
         }
+        for key in self._open:
+            self._of_sku.setdefault(key[0], []).append(key)
+
+    def _close(self, key: Key) -> None:
+        del self._open[key]
+        mine = self._of_sku[key[0]]
+        mine.remove(key)
+        if not mine:
+            del self._of_sku[key[0]]
 
     def _remember(self, key: Key) -> _Open | None:
         known = self._open.get(key)

@@ -1,51 +1,84 @@
 """Lane: one actor over its SKUs that puts the operators in order, and its place in a dataflow."""
 
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
+from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Final, NamedTuple, cast
 
 import bytewax.operators as op
+import msgspec
 import numpy as np
 from bytewax.dataflow import Stream
 from bytewax.operators import KeyedStream, StatefulBatchLogic
 
 from operators.admission import admit
 from operators.commitments import Ledger, ledger_after
+from operators.doubts import Doubts
 from operators.duplicates import RecentIds, hash_of
+from operators.explaining import Explaining
+from operators.generations import Generations, InForce
 from operators.levels import LEVELS
 from operators.outcome import Happening, Outcome
 from operators.positions import effect_of, signed_units
+from operators.recent import Recent
+from operators.replenishing import Replenishing
 from operators.requesting import Requesting, answer_to
 from operators.route import Item, Routed, route
-from operators.rules import RuleBook
+from operators.rules import RuleBook, SkuRules
+from operators.shadow import Shadow
 from operators.snapshots import SnapshotError, pack, unpack
 from operators.stating import Stating
 from operators.stock import Change, Stock
 from operators.ticks import Clocks
+from operators.trust import Trust
 from schemas.batches import Batch, Mark, Origin
 from schemas.movements import (
+    NO_TIME_MS,
     ChannelCommitted,
     ChannelUncommitted,
     Control,
     Counted,
     Decoded,
+    Expected,
     Extended,
     Fact,
+    LocationTrusted,
     Movement,
     Reason,
     Refusal,
     Requested,
+    Returned,
+    RulesChanged,
+    Shipped,
     Stated,
+    Tick,
     TransferShipped,
     decode,
 )
-from schemas.outputs import Availability, Cause, DeadLetter, LaneResult, Threshold, position_threshold_id, threshold_id
+from schemas.outputs import (
+    Availability,
+    Cause,
+    DeadLetter,
+    LaneResult,
+    Replenishment,
+    RulesInForce,
+    Threshold,
+    position_threshold_id,
+    threshold_id,
+)
 from schemas.times import LATEST_MS, format_ms
 
 NOTHING_APPLIED: Final = -1
 CONTROL_LANE: Final = 0  # reports what is wrong with a control record that every lane sees, so that it is told once
 IDS_PER_SKU_MAX: Final = 65_536
+FIRST_PARTITION: Final = 0  # what every partition is told is told on by this one
 HISTORY_MAX: Final = 4096  # entries of one position
+EXPLAINED_EVERY_MS: Final = 1000  # a SKU, at most
+EXPLAINED_AT_ONCE_MAX: Final = 16  # SKUs of one lane
+CATCH_UP_SECONDS: Final = 0.1
+BEHIND_MS: Final = 2000  # explanations wait while what is read is older than this
+EXPLAINED_AT_END_MAX: Final = 1000
 _UNTOUCHED: Final = object()
 TRACE_HEADER: Final = "traceparent"
 
@@ -75,18 +108,26 @@ class _Message(NamedTuple):
 class Lane:
     """All state of one share of the SKUs; a pure function of the batches it was given, in their order."""
 
-    def __init__(self, number: int, rules: RuleBook, settings: LaneSettings) -> None:
+    def __init__(self, number: int, rules: RuleBook, settings: LaneSettings, shadow: RuleBook | None = None) -> None:
         self.number = number
-        self._rules = rules
         self._settings = settings
         self._origins: dict[Origin, int] = {}
         self._applied: list[int] = []
         self._clocks = Clocks()
-        self._stock = Stock(rules, settings.as_of_ms, settings.history_max)
+        self._generations = Generations(rules)
+        self._trust = Trust()
+        self._stock = Stock(self._generations, self._clocks, self._trust, settings.as_of_ms, settings.history_max)
         self._pending: set[int] = set()  # SKUs that changed from outside their homes and have not shown it
         self._ids = RecentIds(self._stock.skus, settings.dedupe_ms, settings.ids_per_sku_max)
-        self._requesting = Requesting(self._stock, rules)
-        self._stating = Stating(self._stock, rules.sources)
+        self._requesting = Requesting(self._stock)
+        self._stating = Stating(self._stock)
+        self._replenishing = Replenishing(self._stock)
+        self._recent = Recent()
+        self._explaining = Explaining(self._stock, self._requesting, self._stating, self._replenishing, self._recent)
+        self._shadow = None if shadow is None else Shadow(self._stock, shadow)
+        self._doubts = Doubts()
+        self._unexplained: dict[int, None] = {}  # SKUs about which there is something new to explain, the oldest first
+        self._told_rules: set[Origin] = set()
 
     @property
     def position_count(self) -> int:
@@ -97,6 +138,8 @@ class Lane:
         """Applies batches in order; what an origin was applied up to already is skipped."""
         outcome = Outcome()
         for item in items:
+            if self.number == CONTROL_LANE and item.origin not in self._told_rules:
+                self._tell_rules(item.origin, outcome)
             if isinstance(item, Mark):
                 outcome.marks.append(item)
             else:
@@ -107,6 +150,10 @@ class Lane:
             outcome.thresholds,
             outcome.divergences,
             outcome.reservations,
+            outcome.replenishments,
+            outcome.shadow,
+            outcome.rules,
+            [],
             outcome.dead_letters,
             outcome.marks,
             outcome.applied,
@@ -124,30 +171,67 @@ class Lane:
                 "origins": [list(origin) for origin in self._origins],
                 "applied": self._applied,
                 "clocks_ms": self._clocks.as_list(),
+                "generations": self._generations.dump(),
+                "trust": self._trust.dump(),
+                "doubts": self._doubts.dump(),
                 "stock": self._stock.dump(),
                 "ids": self._ids.dump(),
                 "requesting": self._requesting.dump(),
                 "stating": self._stating.dump(),
+                "recent": self._recent.dump(),
+                "shadow": None if self._shadow is None else self._shadow.dump(),
             }
         )
 
     @classmethod
-    def restore(cls, number: int, blob: bytes, rules: RuleBook, settings: LaneSettings) -> "Lane":
+    def restore(
+        cls, number: int, blob: bytes, rules: RuleBook, settings: LaneSettings, shadow: RuleBook | None = None
+    ) -> "Lane":
         """The lane as it was at `snapshot`; raises SnapshotError where the blob is not this lane's."""
         state = unpack(blob)
         for name, expected in (("lane", number), ("lanes", settings.lanes)):
             if state[name] != expected:
                 raise SnapshotError(f"the snapshot has {name} = {state[name]}, this run {expected}")
-        lane = cls(number, rules, settings._replace(incarnation=state["incarnation"]))
+        lane = cls(number, rules, settings._replace(incarnation=state["incarnation"]), shadow)
         lane._origins = {Origin(*origin): row for row, origin in enumerate(state["origins"])}
         lane._applied = state["applied"]
-        lane._clocks = Clocks(state["clocks_ms"])
-        lane._stock.load(state["stock"], state["clocks_ms"])
+        lane._clocks.load(state["clocks_ms"])
+        lane._generations.load(state["generations"])
+        lane._trust.load(state["trust"])
+        lane._doubts.load(state["doubts"])
+        lane._stock.load(state["stock"])
         lane._pending = {int(sku) for sku in np.flatnonzero(lane._stock.skus["pending"])}
         lane._ids.load(state["ids"])
         lane._requesting.load(state["requesting"])
         lane._stating.load(state["stating"])
+        lane._recent.load(state["recent"])
+        if lane._shadow is not None and state["shadow"] is not None:
+            lane._shadow.load(state["shadow"])
         return lane
+
+    @property
+    def unexplained(self) -> Collection[int]:
+        """SKUs (their rows) about which there is something new to explain, the one that waits longest first."""
+        return self._unexplained.keys()
+
+    def explain(self, skus: Iterable[int]) -> LaneResult:
+        """What there is to explain about `skus` now; one that waits for its home to show a change goes on waiting."""
+        explanations = []
+        homes = list(self._origins)
+        for sku in skus:
+            if sku not in self._pending:
+                home = homes[self._stock.skus.cells["home"][sku]]
+                explanations.append(self._explaining.explain(sku, home, self._settings.incarnation))
+                del self._unexplained[sku]
+        return _nothing(self.number)._replace(explanations=explanations)
+
+    def _tell_rules(self, origin: Origin, outcome: Outcome) -> None:
+        """Which rules an origin goes by: told when it is first met, and again when they change."""
+        self._told_rules.add(origin)
+        row = self._origins.get(origin)
+        rules = self._generations.first if row is None else self._generations[row]
+        offset = NOTHING_APPLIED if row is None else self._applied[row]
+        outcome.rules.append(_in_force(rules, origin, offset, None))
 
     def _apply_batch(self, batch: Batch, outcome: Outcome) -> None:
         origin = self._origin(batch.origin)
@@ -167,6 +251,7 @@ class Lane:
         if row == len(self._applied):
             self._applied.append(NOTHING_APPLIED)
             self._clocks.add_origin()
+            self._generations.add_origin()
         return row
 
     def _apply_message(self, message: _Message, origin: Origin, outcome: Outcome) -> None:
@@ -174,14 +259,14 @@ class Lane:
         refusal = (
             decoded
             if isinstance(decoded, Refusal)
-            else admit(decoded, message.key, message.timestamp_ms, self._rules.sources)
+            else admit(decoded, message.key, message.timestamp_ms, self._generations[message.origin].book.sources)
         )
         if refusal is None:
-            refusal = self._apply_record(cast("Decoded", decoded), message, outcome)
+            refusal = self._apply_record(cast("Decoded", decoded), message, origin, outcome)
         if refusal is not None and (self.number == CONTROL_LANE or message.key or not _is_control(decoded)):
             outcome.dead_letters.append(_dead_letter(message, origin, refusal))
 
-    def _apply_record(self, decoded: Decoded, message: _Message, outcome: Outcome) -> Refusal | None:
+    def _apply_record(self, decoded: Decoded, message: _Message, origin: Origin, outcome: Outcome) -> Refusal | None:
         """Gives a record to the operators of its kind; what it says about divergences is told at its end."""
         record, time_ms = decoded
         refusal = None
@@ -189,8 +274,12 @@ class Lane:
             refusal = self._ask(record, time_ms, message, outcome)
         elif isinstance(record, Fact):
             refusal = self._apply_fact(record, time_ms, message, outcome)
-        else:
+        elif isinstance(record, Tick):
             self._tick(time_ms, message, outcome)
+        elif isinstance(record, RulesChanged):
+            refusal = self._change_rules(record, time_ms, message, origin, outcome)
+        else:
+            self._trust_location(record, time_ms, message, origin, outcome)
         outcome.divergences.extend(self._stating.collect(message.offset))
         return refusal
 
@@ -216,6 +305,8 @@ class Lane:
             sku = self._stock.add_sku(requested.sku, message.origin, self._clocks[message.origin])
         self._grow_older(sku, time_ms)
         outcome.applied += 1
+        self._recent.note(sku, requested, time_ms)
+        self._unexplained[sku] = None
         reservation, has_changed = self._requesting.decide(sku, requested, self._ids.memory_ms(sku), happening)
         outcome.reservations.append(reservation)
         if has_changed:
@@ -242,6 +333,8 @@ class Lane:
         self._grow_older(sku, time_ms)
         self._ids.remember(hash_, sku, time_ms)
         outcome.applied += 1
+        self._recent.note(sku, fact, time_ms)
+        self._unexplained[sku] = None
         is_at_home = self._stock.skus.cells["home"][sku] == message.origin
         if not is_at_home and outcome.touched.get(sku, _UNTOUCHED) is None:
             outcome.touched[sku] = self._availability(sku)  # its version does not reflect what comes now
@@ -264,7 +357,9 @@ class Lane:
 
     def _objection(self, sku: int, fact: Fact, time_ms: int, message: _Message) -> Refusal | None:
         """Why a fact that was admitted cannot be used for its SKU, whose row is −1 where it is new."""
-        if isinstance(fact, ChannelCommitted | ChannelUncommitted) and not self._rules.knows_channel(fact.channel):
+        if isinstance(fact, ChannelCommitted | ChannelUncommitted) and not self._generations[
+            message.origin
+        ].book.knows_channel(fact.channel):
             return _refused(fact, Reason.UNKNOWN_CHANNEL, f"channel {fact.channel!r} has no table in the rules")
         if isinstance(fact, Extended) and sku < 0:
             return _refused(fact, Reason.UNKNOWN_REQUEST, "nothing was ever requested of this SKU")
@@ -306,10 +401,16 @@ class Lane:
         effect, units = effect_of(movement), signed_units(movement)
         here = self._requesting.signs_of(sku, movement, effect.here, self._ids.memory_ms(sku), happening)
         if here is None:
-            self._stock.move(sku, movement.location, effect.here, units, happening.time_ms)
+            position = self._stock.move(sku, movement.location, effect.here, units, happening.time_ms)
             self._follow_contract(sku, movement, happening)
         else:
-            self._stock.move(sku, movement.location, here, 1, happening.time_ms)
+            position = self._stock.move(sku, movement.location, here, 1, happening.time_ms)
+        if isinstance(movement, Shipped | TransferShipped):
+            self._stock.sell(position, happening.time_ms, units)
+        elif isinstance(movement, Returned):
+            self._stock.return_windows.add(position, happening.time_ms, units)
+        elif isinstance(movement, Expected) and not movement.reversal:
+            self._replenishing.announced(position)
         if isinstance(movement, TransferShipped):
             self._stock.move(sku, movement.destination, effect.there, units, happening.time_ms)
         self._stating.note_movement(sku, movement, happening.time_ms)
@@ -334,14 +435,75 @@ class Lane:
         for correction in self._stating.judge_due(home, clock_ms):
             cause = Cause("movement", correction.source, correction.id)
             changed[correction.sku] = happening._replace(cause=cause)
-        rules_change = moved and self._rules.changes_between(before_ms, time_ms)
-        for sku in self._at_home(home) if rules_change else sorted(self._pending):
-            changes = rules_change and self._stock.resolve_again(sku, time_ms)
-            waits = sku in self._pending and self._stock.skus.cells["home"][sku] == home
-            if changes or waits:
-                changed.setdefault(sku, happening)
-        for sku, what in changed.items():
-            self._reflect(sku, what, outcome)
+        due = self._due(home, before_ms, clock_ms) if moved else set()
+        rules_change = moved and self._generations[home].book.changes_between(before_ms, time_ms)
+        candidates = self._at_home(home) if rules_change else sorted(due.union(changed, self._pending_at(home)))
+        for sku in candidates:
+            before = self._stock.resolve_again(sku, clock_ms) if rules_change else None
+            if sku in changed:
+                self._reflect(sku, changed[sku], outcome, is_daily=sku in due)
+            elif before is not None or sku in due or self._may_show_more(sku):
+                self._settle(sku, before, happening, outcome, is_daily=sku in due)
+
+    def _due(self, home: int, before_ms: int, after_ms: int) -> set[int]:
+        """SKUs at home there whose daily look at their demand has come, where anything follows from it."""
+        stock, homes = self._stock, self._stock.skus.cells["home"]
+        return {
+            sku
+            for sku in self._replenishing.due_between(before_ms, after_ms)
+            if homes[sku] == home and stock.follows_demand(sku)
+        }
+
+    def _may_show_more(self, sku: int) -> bool:
+        """Whether `sku` may show something new although its own rules are the same."""
+        return sku in self._pending or not self._stock.is_evaluated(sku)
+
+    def _change_rules(
+        self, record: RulesChanged, time_ms: int, message: _Message, origin: Origin, outcome: Outcome
+    ) -> Refusal | None:
+        """Brings a generation of rules in force for the SKUs at home there; those that it changes show it."""
+        home = message.origin
+        generation = self._generations[home].generation
+        before = self._generations.take(home, record)
+        if isinstance(before, Refusal):
+            return before
+        if self.number == CONTROL_LANE and (before is not None or generation != self._generations[home].generation):
+            outcome.rules.append(_in_force(self._generations[home], origin, message.offset, record.time))
+        if before is None:
+            return None
+        self._stock.forget_lookups()
+        happening = self._at_clock(time_ms, message, Cause("rules"))
+        for sku in self._at_home(home):
+            others = self._stock.resolve_again(sku, happening.clock_ms)
+            if others is not None or self._may_show_more(sku):
+                self._unexplained[sku] = None
+                self._settle(sku, others, happening, outcome)
+        return None
+
+    def _trust_location(
+        self, record: LocationTrusted, time_ms: int, message: _Message, origin: Origin, outcome: Outcome
+    ) -> None:
+        """A location is believed more or less; what the SKUs at home there show of it follows."""
+        home, percent = message.origin, record.trust_percent
+        before = self._trust.tell(home, record.location, percent)
+        if before == percent:
+            return
+        happening = self._at_clock(time_ms, message, Cause("clock"))
+        if self.number == CONTROL_LANE and origin.partition == FIRST_PARTITION:
+            outcome.divergences.append(self._doubts.tell(record, before, happening))
+        for sku in self._at_home(home):
+            if self._stock.position(sku, record.location) >= 0 or sku in self._pending:
+                self._reflect(sku, happening, outcome)
+
+    def _at_clock(self, time_ms: int, message: _Message, cause: Cause) -> Happening:
+        """A control record as a happening; where it tells no time, it happens at the clock."""
+        clock_ms = self._clocks[message.origin]
+        at_ms = clock_ms if time_ms == NO_TIME_MS else time_ms
+        return Happening(message.origin, message.offset, at_ms, clock_ms, cause, None, message.traceparent)
+
+    def _pending_at(self, home: int) -> list[int]:
+        homes = self._stock.skus.cells["home"]
+        return [sku for sku in self._pending if homes[sku] == home]
 
     def _at_home(self, origin: int) -> list[int]:
         return [int(sku) for sku in np.flatnonzero(self._stock.skus["home"] == origin)]
@@ -357,17 +519,44 @@ class Lane:
             message.origin, message.offset, time_ms, self._clocks[home], cause, fact.correlation, message.traceparent
         )
 
-    def _reflect(self, sku: int, happening: Happening, outcome: Outcome) -> None:
-        """`sku` reflects its home up to this record: a new version, and the crossings that came with it."""
-        cells = self._stock.skus.cells
-        cells["version"][sku] = happening.offset
-        cells["as_of_ms"][sku] = happening.time_ms
-        if cells["pending"][sku]:
-            cells["pending"][sku] = 0
-            self._pending.discard(sku)
+    def _reflect(self, sku: int, happening: Happening, outcome: Outcome, *, is_daily: bool = False) -> None:
+        """`sku` reflects its home up to this record: a new version, and what came with it."""
+        changes = self._stock.evaluate(sku)
+        plans = self._replenishing.plan(sku, happening, is_daily=is_daily)
+        self._show(sku, happening, changes, plans, outcome)
+
+    def _settle(
+        self,
+        sku: int,
+        rules_before: SkuRules | None,
+        happening: Happening,
+        outcome: Outcome,
+        *,
+        is_daily: bool = False,
+    ) -> None:
+        """Looks at `sku` again after a control record; only where that shows something new, it reflects it.
+
+        `rules_before` held until now, None where the same ones hold still.
+        """
+        stock, resolved = self._stock, self._stock.rules_of(sku)
+        before = stock.channels_of(sku, resolved if rules_before is None else rules_before)
+        changes = stock.evaluate(sku)
+        plans = self._replenishing.plan(sku, happening, is_daily=is_daily)
+        if changes or plans or sku in self._pending or stock.channels_of(sku, resolved) != before:
+            self._show(sku, happening, changes, plans, outcome)
+
+    def _show(
+        self, sku: int, happening: Happening, changes: list[Change], plans: list[Replenishment], outcome: Outcome
+    ) -> None:
+        """Gives `sku` a new version, and tells everybody."""
+        self._stock.reflects(sku, happening.offset, happening.time_ms)
+        self._pending.discard(sku)
+        self._unexplained[sku] = None
         outcome.touched[sku] = None
-        for change in self._stock.offers_after(sku):
-            outcome.thresholds.append(self._threshold(sku, change, happening))
+        outcome.thresholds.extend(self._threshold(sku, change, happening) for change in changes)
+        outcome.replenishments.extend(plans)
+        if self._shadow is not None and (difference := self._shadow.difference(sku)) is not None:
+            outcome.shadow.append(difference)
 
     def _threshold(self, sku: int, change: Change, happening: Happening) -> Threshold:
         name, version = self._stock.names[sku], happening.offset
@@ -383,13 +572,28 @@ class Lane:
             sellable=change.units,
             threshold=change.threshold,
             version=version,
-            rules=self._rules.generation,
+            rules=self._stock.skus.cells["generation"][sku],
             time=format_ms(happening.time_ms),
             initial=change.initial,
             cause=happening.cause,
             correlation=happening.correlation,
             traceparent=happening.traceparent,
         )
+
+
+def _nothing(lane: int) -> LaneResult:
+    return LaneResult(lane, [], [], [], [], [], [], [], [], [], [], 0, 0, 0)
+
+
+def _in_force(rules: InForce, origin: Origin, offset: int, time: str | None) -> RulesInForce:
+    return RulesInForce(
+        partition=origin.partition,
+        generation=rules.generation,
+        digest=rules.book.digest,
+        offset=offset,
+        time=time,
+        document=msgspec.Raw(msgspec.json.encode(rules.book.document)),
+    )
 
 
 def _refused(fact: Fact, reason: Reason, detail: str) -> Refusal:
@@ -424,19 +628,46 @@ def _dead_letter(message: _Message, origin: Origin, refusal: Refusal) -> DeadLet
 
 
 class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
-    """A lane as a step of a dataflow: one state, one snapshot."""
+    """A lane as a step of a dataflow: one state, one snapshot; and when it explains itself."""
 
-    def __init__(self, resume_state: bytes | None, rules: RuleBook, settings: LaneSettings, *, durable: bool) -> None:
+    def __init__(self, resume_state: bytes | None, made: "_Making", *, durable: bool) -> None:
         self._is_durable = durable
         self._blob = resume_state
-        self._rules = rules
-        self._settings = settings
+        self._made = made
         self._lane: Lane | None = None
+        self._explained_ms: dict[int, int] = {}  # by SKU, in the last second
+        self._explains_next: datetime | None = None
+        self._behind_ms = 0  # when it was last seen to be behind
 
     def on_batch(self, values: list[Routed]) -> tuple[Iterable[LaneResult], bool]:
         lane = self._lane_for(values[0][0])
         result = lane.apply(item for _, item in values)
+        now_ms = self._made.now_ms()
+        if _is_behind(values, now_ms):
+            self._behind_ms = now_ms
+        elif lane.unexplained:
+            explained = lane.explain(self._due(lane, now_ms))
+            result = result._replace(explanations=explained.explanations)
+        self._plan(lane, now_ms)
         return ((result,) if _has_content(result) else ()), StatefulBatchLogic.RETAIN
+
+    def on_notify(self) -> tuple[Iterable[LaneResult], bool]:
+        """What could not be explained at once is explained when there is time for it."""
+        lane, now_ms = cast("Lane", self._lane), self._made.now_ms()
+        is_behind = now_ms < self._behind_ms + EXPLAINED_EVERY_MS
+        result = lane.explain([] if is_behind else self._due(lane, now_ms))
+        self._explains_next = None
+        self._plan(lane, now_ms)
+        return ((result,) if result.explanations else ()), StatefulBatchLogic.RETAIN
+
+    def on_eof(self) -> tuple[Iterable[LaneResult], bool]:
+        if self._lane is None:
+            return (), StatefulBatchLogic.RETAIN
+        result = self._lane.explain(list(islice(self._lane.unexplained, EXPLAINED_AT_END_MAX)))
+        return ((result,) if result.explanations else ()), StatefulBatchLogic.RETAIN
+
+    def notify_at(self) -> datetime | None:
+        return self._explains_next
 
     def snapshot(self) -> bytes:
         """The lane's state, or nothing where no store would keep it: packing it makes every movement wait."""
@@ -449,29 +680,68 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
     def _lane_for(self, number: int) -> Lane:
         """Bytewax tells a logic its state but not its key: the first item does."""
         if self._lane is None:
+            rules, settings, shadow, _ = self._made
             self._lane = (
-                Lane(number, self._rules, self._settings)
+                Lane(number, rules, settings, shadow)
                 if self._blob is None
-                else Lane.restore(number, self._blob, self._rules, self._settings)
+                else Lane.restore(number, self._blob, rules, settings, shadow)
             )
             self._blob = None
         return self._lane
+
+    def _due(self, lane: Lane, now_ms: int) -> list[int]:
+        """Some SKUs that were not explained within the last second."""
+        before_ms = now_ms - EXPLAINED_EVERY_MS
+        self._explained_ms = {sku: at_ms for sku, at_ms in self._explained_ms.items() if at_ms > before_ms}
+        due = list(islice((sku for sku in lane.unexplained if sku not in self._explained_ms), EXPLAINED_AT_ONCE_MAX))
+        self._explained_ms.update(dict.fromkeys(due, now_ms))
+        return due
+
+    def _plan(self, lane: Lane, now_ms: int) -> None:
+        if lane.unexplained and self._explains_next is None:
+            self._explains_next = datetime.fromtimestamp(now_ms / 1000, UTC) + timedelta(seconds=CATCH_UP_SECONDS)
+
+
+class _Making(NamedTuple):
+    """What every lane of a step is made with; `now_ms` is the wall clock, for the pace of explanations alone."""
+
+    rules: RuleBook
+    settings: LaneSettings
+    shadow: RuleBook | None
+    now_ms: Callable[[], int]
+
+
+def _is_behind(values: list[Routed], now_ms: int) -> bool:
+    """Whether the newest record is old; a source whose records have no time is never behind."""
+    for _, item in reversed(values):
+        if isinstance(item, Batch):
+            return 0 <= item.timestamps[-1] < now_ms - BEHIND_MS
+    return False
 
 
 def _has_content(result: LaneResult) -> bool:
     return any(result[1:])  # all but its number
 
 
-def run_lanes(
-    step_id: str, items: Stream[Item], rules: RuleBook, settings: LaneSettings, *, durable: bool
+def run_lanes(  # what a lane is made with
+    step_id: str,
+    items: Stream[Item],
+    rules: RuleBook,
+    settings: LaneSettings,
+    *,
+    durable: bool,
+    now_ms: Callable[[], int],
+    shadow: RuleBook | None = None,
 ) -> KeyedStream[LaneResult]:
     """Items ─▶ route ─▶ lane: the results of every lane, keyed by its number as text.
 
-    `durable` where the dataflow runs with a store that keeps the lanes' snapshots.
+    `durable` where the dataflow runs with a store that keeps the lanes' snapshots. `now_ms` is the wall clock: it
+    decides nothing but how often a SKU is explained. `shadow` are rules to compare with.
     """
 
     def route_all(batch: list[Item]) -> Iterable[tuple[str, Routed]]:
         return [(str(routed[0]), routed) for item in batch for routed in route(item, settings.lanes)]
 
+    made = _Making(rules, settings, shadow, now_ms)
     routed: KeyedStream[Routed] = op.flat_map_batch(f"{step_id}_route", items, route_all)
-    return op.stateful_batch(step_id, routed, lambda state: _LaneLogic(state, rules, settings, durable=durable))
+    return op.stateful_batch(step_id, routed, lambda state: _LaneLogic(state, made, durable=durable))

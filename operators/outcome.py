@@ -3,7 +3,17 @@
 from typing import NamedTuple
 
 from schemas.batches import Mark
-from schemas.outputs import Availability, Cause, DeadLetter, Divergence, Reservation, Threshold
+from schemas.outputs import (
+    Availability,
+    Cause,
+    DeadLetter,
+    Divergence,
+    Replenishment,
+    Reservation,
+    RulesInForce,
+    ShadowDifference,
+    Threshold,
+)
 
 
 class Happening(NamedTuple):
@@ -27,6 +37,9 @@ class Outcome:
         self.thresholds: list[Threshold] = []
         self.divergences: list[Divergence] = []
         self.reservations: list[Reservation] = []
+        self.replenishments: list[Replenishment] = []
+        self.shadow: list[ShadowDifference] = []
+        self.rules: list[RulesInForce] = []
         self.dead_letters: list[DeadLetter] = []
         self.marks: list[Mark] = []
         self.applied = 0

@@ -5,12 +5,12 @@ from typing import Any, Final
 
 import msgspec
 
+from operators.offers import View
 from operators.outcome import Happening
 from operators.pools import Spare
 from operators.positions import Signs
 from operators.requests import NEVER_MS, Request, Requests, body_of
-from operators.rules import RuleBook
-from operators.stock import Stock, View
+from operators.stock import Stock
 from schemas.movements import Allocated, Extended, Movement, Reason, Refusal, Released, Requested, Shipped
 from schemas.outputs import RequestOutcome, Reservation, reservation_id
 from schemas.times import format_ms, parse_ms
@@ -23,9 +23,8 @@ _pack = msgspec.msgpack.Encoder().encode
 class Requesting:
     """The requests of a lane's SKUs. Only `decide`, `draw`, `extend` and `expire` change them."""
 
-    def __init__(self, stock: Stock, rules: RuleBook) -> None:
+    def __init__(self, stock: Stock) -> None:
         self._stock = stock
-        self._rules = rules
         self._requests = Requests()
 
     def repeated(self, sku: int, requested: Requested, horizon_ms: int, happening: Happening) -> Reservation | None:
@@ -112,6 +111,10 @@ class Requesting:
             expired.append((request.sku, self._told(request, "expired", happening, parts, backordered)))
         return expired
 
+    def open_of(self, sku: int) -> list[Request]:
+        """The requests of `sku` that still hold or owe something, in the order in which they were decided."""
+        return self._requests.open_of(sku)
+
     def dump(self) -> dict[str, Any]:
         """Everything, as plain values."""
         return self._requests.dump()
@@ -126,10 +129,10 @@ class Requesting:
     def _possible(self, sku: int, requested: Requested, clock_ms: int) -> tuple[int, int, list[tuple[str, Spare]]]:
         """Units that can be had in all, those of them in stock, and the positions to take them from, in order."""
         channel, location = requested.channel, requested.location
-        if not self._rules.knows_channel(channel):
+        if not self._stock.book(sku).knows_channel(channel):
             return 0, 0, []
         view = self._stock.view(sku, channel, clock_ms)
-        if not view.rule.sell or (location and not self._rules.draws_on(view.rule.locations, location)):
+        if not view.rule.sell or (location and not self._stock.rules_of(sku).draws_on(view.rule, location)):
             return 0, 0, []
         spares = self._in_preference(sku, channel, location, view)
         in_stock = min(sum(spare.units for _, spare in spares), view.offer.sellable)
@@ -141,11 +144,11 @@ class Requesting:
     def _in_preference(self, sku: int, channel: str, location: str | None, view: View) -> list[tuple[str, Spare]]:
         """The positions that may be drawn on: the one named, or those of the rule in its order, or else by name."""
         spares = self._stock.spares(sku)
-        order = self._rules.preference(channel)
+        order = self._stock.book(sku).preference(channel)
         if location is not None:
             order = (location,)
         elif order is None:
-            order = tuple(sorted(name for name in spares if self._rules.draws_on(view.rule.locations, name)))
+            order = tuple(sorted(name for name in spares if self._stock.rules_of(sku).draws_on(view.rule, name)))
         return [(name, spares[name]) for name in dict.fromkeys(order) if name in spares]
 
     def _backorder_room(self, sku: int, view: View) -> int:

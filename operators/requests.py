@@ -76,6 +76,10 @@ class Requests:
         known = self._by_sku.get(sku, {}).values()
         return [request for request in known if request.order == order and request.ended_ms >= horizon_ms]
 
+    def open_of(self, sku: int) -> list[Request]:
+        """Those of `sku` that are open, in the order in which they were decided."""
+        return [request for request in self._by_sku.get(sku, {}).values() if request.is_open]
+
     def add(self, sku: int, requested: Requested, horizon_ms: int) -> Request:
         """A new request; now and then what ended before the SKU's horizon is dropped."""
         self._numbers += 1

@@ -1,17 +1,34 @@
-"""Rules: which numbers hold for a SKU, a channel and a location at a time (SKU > category > channel default)."""
+"""Rules: which numbers hold for a SKU, a channel and a location at a time (SKU > category > location > default)."""
 
 import re
+from collections import OrderedDict
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from schemas.rules import ACCOUNT_SEPARATOR, CHANNEL_FIELDS, CategoryFile, ChannelRules, Rule, Rules
+from operators.reorder import Planning, planning_of
+from schemas.rule_changes import digest_of, document_of, merged, rules_of_document
+from schemas.rules import (
+    ACCOUNT_SEPARATOR,
+    CHANNEL_FIELDS,
+    REPLENISHMENT_FIELDS,
+    CategoryFile,
+    ChannelRules,
+    LocationRules,
+    ReplenishmentRules,
+    Rule,
+    Rules,
+    Table,
+)
 
-FIRST_GENERATION: Final = 1
 SUPPLIER_LOW_STOCK_AT: Final = 9
+DYNAMIC: Final = -1  # safety units that follow from demand and lead time
+BOOKS_KEPT_MAX: Final = 16
+_DYNAMIC_WORD: Final = "dynamic"
 
 
 class ResolvedChannel(NamedTuple):
-    """What holds for one SKU and channel once every rule has been applied."""
+    """What holds for one SKU and channel once every rule has been applied; `safety_units` may be DYNAMIC."""
 
     name: str
     locations: frozenset[str] | None  # None: all that are no suppliers
@@ -24,15 +41,96 @@ class ResolvedChannel(NamedTuple):
     backorder_units: int
     commitment_only: bool
     sell: bool
+    priority: int = 0
 
 
-class SkuRules(NamedTuple):
-    """What holds for one SKU: its channels in the order of the file, and the positions' own safety stocks."""
+class PlaceRules(NamedTuple):
+    """What holds for one SKU at one location; `safety_units` may be DYNAMIC."""
 
-    channels: tuple[ResolvedChannel, ...]
-    named: frozenset[str]  # accounts that a rule names, so that they have a field
-    safety_units: dict[str, int]  # by location, where a rule names one
-    low_stock_at: dict[str, int]  # by location, where a rule names one
+    is_supplier: bool
+    safety_units: int
+    low_stock_at: int | None  # None: the position has no level
+    planning: Planning
+    is_planned: bool  # whether purchases are proposed
+
+
+class SkuRules:
+    """What holds for one SKU: its channels in the order of the file, and what holds at each location.
+
+    One object serves all SKUs that the same rules concern; `==` asks whether two say the same.
+    """
+
+    def __init__(
+        self, channels: tuple[ResolvedChannel, ...], named: frozenset[str], in_force: tuple[Rule, ...], rules: Rules
+    ) -> None:
+        self.channels = channels
+        self.named = named  # accounts that a rule names, so that they have a field
+        self.in_force = in_force  # the weakest first
+        self._rules = rules
+        self._of_places = tuple(rule for rule in in_force if rule.channel is None and _is_about_places(rule))
+        self._places: dict[str, PlaceRules] = {}
+        self.is_dynamic = any(rule.safety_units == _DYNAMIC_WORD for rule in in_force)
+        self.is_planned = rules.replenishment is not None or any(map(_is_about_planning, self._of_places))
+
+    def at(self, location: str) -> PlaceRules:
+        """What holds for the SKU at `location`."""
+        place = self._places.get(location)
+        if place is None:
+            place = self._places[location] = self._place(location)
+        return place
+
+    def table_of(self, channel: str) -> ChannelRules:
+        """The channel's own table."""
+        return self._rules.channels[channel]
+
+    def location_table_of(self, location: str) -> LocationRules | None:
+        """The location's own table, None where it has none."""
+        return self._rules.locations.get(location)
+
+    def place_of(self, rule: Rule) -> int:
+        """Which of the [[rules]] this is, from 0."""
+        return next(place for place, other in enumerate(self._rules.rules) if other is rule)
+
+    def draws_on(self, channel: ResolvedChannel, location: str) -> bool:
+        """Whether the channel sells from `location`; by default from all that are no suppliers."""
+        return location in channel.locations if channel.locations is not None else not self.at(location).is_supplier
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SkuRules):
+            return NotImplemented
+        mine, theirs = self._rules, other._rules
+        return (
+            self.channels == other.channels
+            and self.named == other.named
+            and self._of_places == other._of_places
+            and mine.locations == theirs.locations
+            and mine.replenishment == theirs.replenishment
+        )
+
+    __hash__ = object.__hash__  # of the object: a cache's key is this very one
+
+    def _place(self, location: str) -> PlaceRules:
+        table = self._rules.locations.get(location, LocationRules())
+        safety: int = table.safety_units
+        low_stock_at = table.low_stock_at
+        if low_stock_at is None and table.kind == "supplier":
+            low_stock_at = SUPPLIER_LOW_STOCK_AT
+        numbers: dict[str, Any] = {}
+        for rule in self._of_places:
+            if rule.location not in (None, location):
+                continue
+            numbers.update(_given(rule, REPLENISHMENT_FIELDS))
+            if rule.location is None:
+                continue
+            if rule.safety_units is not None:
+                safety = DYNAMIC if rule.safety_units == _DYNAMIC_WORD else int(rule.safety_units)
+            if rule.low_stock_at is not None:
+                low_stock_at = rule.low_stock_at
+        defaults = self._rules.replenishment or ReplenishmentRules()
+        planning = planning_of(**{**_given(defaults, REPLENISHMENT_FIELDS), **numbers})
+        is_supplier = table.kind == "supplier"
+        is_planned = not is_supplier and (self._rules.replenishment is not None or bool(numbers))
+        return PlaceRules(is_supplier, safety, low_stock_at, planning, is_planned)
 
 
 class _Exception(NamedTuple):
@@ -47,18 +145,21 @@ _ALWAYS_MS: Final = 2**63 - 1
 
 
 class RuleBook:
-    """The rules of a file, resolved on demand; equal answers are one object, so that SKUs share them."""
+    """A set of rules, resolved on demand; equal answers are one object, so that SKUs share them."""
 
-    def __init__(self, rules: Rules) -> None:
-        self.generation = FIRST_GENERATION
+    def __init__(self, rules: Rules, document: dict[str, Any] | None = None) -> None:
+        self.rules = rules
+        self.document = document_of(rules) if document is None else document
+        self.digest = digest_of(self.document)
         self.sources = rules.sources
         self._channels = rules.channels
-        self._locations = rules.locations
         self._by_sku: dict[str, list[int]] = {}
         self._patterns: list[tuple[re.Pattern[str], list[int]]] = []
+        self._anywhere: list[int] = []
         self._exceptions = [_with_span(rule) for rule in rules.rules]
         self._index(rules)
         self._resolved: dict[tuple[tuple[int, ...], frozenset[str], frozenset[str]], SkuRules] = {}
+        self._next: OrderedDict[tuple[str, bool], RuleBook | str] = OrderedDict()
         self.moments_ms = sorted(_moments(self._exceptions))
 
     def resolve(self, sku: str, clock_ms: int, accounts: frozenset[str] = frozenset()) -> SkuRules:
@@ -76,45 +177,38 @@ class RuleBook:
         """Whether the rules have a table for `channel`."""
         return channel in self._channels
 
-    def priority(self, channel: str) -> int:
-        """Who is served first when commitments exceed the pool: the higher."""
-        return self._channels[channel].priority
-
     def preference(self, channel: str) -> tuple[str, ...] | None:
         """The channel's locations in the order in which requests draw on them; None: all that are no suppliers."""
         return self._channels[channel].locations
-
-    def low_stock_at(self, resolved: SkuRules, location: str) -> int | None:
-        """The threshold of a position at `location`, None where it has no level."""
-        units = resolved.low_stock_at.get(location)
-        rule = self._locations.get(location)
-        if units is not None or rule is None:
-            return units
-        if rule.low_stock_at is None and rule.kind == "supplier":
-            return SUPPLIER_LOW_STOCK_AT
-        return rule.low_stock_at
-
-    def draws_on(self, locations: frozenset[str] | None, location: str) -> bool:
-        """Whether a channel with these `locations` sells from `location`; by default from all that are no suppliers."""
-        if locations is not None:
-            return location in locations
-        rule = self._locations.get(location)
-        return rule is None or rule.kind != "supplier"
-
-    def safety_units(self, resolved: SkuRules, location: str) -> int:
-        """Units of a SKU with the rules `resolved` that stay unsold at `location`."""
-        units = resolved.safety_units.get(location)
-        if units is not None:
-            return units
-        rule = self._locations.get(location)
-        return 0 if rule is None else rule.safety_units
 
     def changes_between(self, before_ms: int, after_ms: int) -> bool:
         """Whether a rule begins or ends to hold when a clock goes from `before_ms` to `after_ms`."""
         return any(before_ms < moment_ms <= after_ms for moment_ms in self.moments_ms)
 
+    def changed_by(self, patch: dict[str, Any], *, is_complete: bool) -> "RuleBook | str":
+        """The book after a merge patch, or after a complete set; what is wrong with it where it may not be used.
+
+        The same change gives the same book again: every lane and partition of a process asks for it.
+        """
+        key = (digest_of(patch), is_complete)
+        known = self._next.get(key)
+        if known is None:
+            known = self._next[key] = self._made_by({} if is_complete else self.document, patch)
+            if len(self._next) > BOOKS_KEPT_MAX:
+                self._next.popitem(last=False)
+        return known
+
+    def _made_by(self, document: dict[str, Any], patch: dict[str, Any]) -> "RuleBook | str":
+        after = merged(document, patch)
+        rules, complaints = rules_of_document(after)
+        for complaint in complaints:
+            if complaint.severity == "error":
+                return f"{complaint.path}: {complaint.message}"
+        book = RuleBook(rules)
+        return self if book.digest == self.digest else book
+
     def _index(self, rules: Rules) -> None:
-        """Categories before SKUs, so that what is more particular is applied later."""
+        """Places of the rules by what they concern, so that what is more particular can be applied later."""
         for place, rule in enumerate(rules.rules):
             if rule.category is not None:
                 members = rules.categories[rule.category]
@@ -122,9 +216,10 @@ class RuleBook:
                     raise TypeError(f"the file of category {rule.category!r} was not read")
                 for member in members:
                     self._index_member(member, place)
-        for place, rule in enumerate(rules.rules):
-            if rule.sku is not None:
+            elif rule.sku is not None:
                 self._by_sku.setdefault(rule.sku, []).append(place)
+            else:
+                self._anywhere.append(place)
 
     def _index_member(self, member: str, place: int) -> None:
         if "*" not in member:
@@ -135,12 +230,12 @@ class RuleBook:
 
     def _matching(self, sku: str) -> tuple[int, ...]:
         """Places of the rules that concern `sku`, in the order in which they are applied, each once."""
-        exact = self._by_sku.get(sku, [])
-        if not self._patterns:
-            return tuple(dict.fromkeys(exact))
-        by_pattern = [place for pattern, places in self._patterns if pattern.fullmatch(sku) for place in places]
-        categories = sorted({*by_pattern, *(place for place in exact if self._exceptions[place].rule.sku is None)})
-        return (*categories, *(place for place in exact if self._exceptions[place].rule.sku is not None))
+        found = set(self._by_sku.get(sku, ()))
+        for pattern, places in self._patterns:
+            if pattern.fullmatch(sku):
+                found.update(places)
+        named = sorted(place for place in found if self._exceptions[place].rule.sku is not None)
+        return (*self._anywhere, *sorted(found.difference(named)), *named)
 
     def _holds(self, place: int, clock_ms: int) -> bool:
         exception = self._exceptions[place]
@@ -152,28 +247,47 @@ class RuleBook:
         return channel if channel is not None and ACCOUNT_SEPARATOR in channel else None
 
     def _apply(self, in_force: tuple[int, ...], named: frozenset[str], accounts: frozenset[str]) -> SkuRules:
-        exceptions = [self._exceptions[place].rule for place in in_force]
+        exceptions = tuple(self._exceptions[place].rule for place in in_force)
         channels = tuple(
             _resolved_channel(name, rule, exceptions)
             for name, rule in self._channels.items()
             if ACCOUNT_SEPARATOR not in name or name in named or name in accounts
         )
-        at_locations = [rule for rule in exceptions if rule.location is not None]
-        safety = {str(rule.location): rule.safety_units for rule in at_locations if isinstance(rule.safety_units, int)}
-        low = {str(rule.location): rule.low_stock_at for rule in at_locations if rule.low_stock_at is not None}
-        return SkuRules(channels, named, safety, low)
+        return SkuRules(channels, named, exceptions, self.rules)
 
 
-def _resolved_channel(name: str, defaults: ChannelRules, exceptions: list[Rule]) -> ResolvedChannel:
+def concerns_channel(rule: Rule, channel: str) -> bool:
+    """Whether the numbers of `rule` are the channel's: it names no location, and no other channel."""
+    return rule.location is None and rule.channel in (None, channel)
+
+
+def _resolved_channel(name: str, defaults: ChannelRules, exceptions: tuple[Rule, ...]) -> ResolvedChannel:
     """The channel's own numbers with those of the exceptions over them, the later the stronger."""
     numbers = {field: getattr(defaults, field) for field in CHANNEL_FIELDS}
     for rule in exceptions:
-        if rule.location is None and rule.channel in (None, name):
-            numbers.update((field, value) for field in CHANNEL_FIELDS if (value := getattr(rule, field)) is not None)
+        if concerns_channel(rule, name):
+            numbers.update(_given(rule, CHANNEL_FIELDS))
+    if numbers["safety_units"] == _DYNAMIC_WORD:
+        numbers["safety_units"] = DYNAMIC
     lowest = numbers["low_stock_at"] + 1
     recovered_at = numbers.pop("recovered_at")
     locations = None if defaults.locations is None else frozenset(defaults.locations)
-    return ResolvedChannel(name, locations, recovered_at=max(lowest, recovered_at or 0), **numbers)
+    return ResolvedChannel(
+        name, locations, recovered_at=max(lowest, recovered_at or 0), priority=defaults.priority, **numbers
+    )
+
+
+def _given(table: Table, fields: Iterable[str]) -> dict[str, Any]:
+    """Those of `fields` that the table says something about."""
+    return {field: value for field in fields if (value := getattr(table, field)) is not None}
+
+
+def _is_about_planning(rule: Rule) -> bool:
+    return bool(_given(rule, REPLENISHMENT_FIELDS))
+
+
+def _is_about_places(rule: Rule) -> bool:
+    return rule.location is not None or _is_about_planning(rule)
 
 
 def _with_span(rule: Rule) -> _Exception:

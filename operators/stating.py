@@ -1,6 +1,5 @@
 """Stating: counts and statements, each judged as of its own time."""
 
-from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from operators.causes import Cause, Sightings
@@ -9,7 +8,7 @@ from operators.positions import available_units
 from operators.statements import Statement, Waiting, is_within, may_correct
 from operators.stock import Stock
 from schemas.movements import Counted, Movement, Stated
-from schemas.outputs import Divergence
+from schemas.outputs import Divergence, OpenDivergence
 from schemas.rules import SourceRules
 from schemas.times import duration_ms, format_ms
 
@@ -29,17 +28,16 @@ class Correction(NamedTuple):
 class Stating:
     """What systems say of a lane's positions, compared with what their movements add up to."""
 
-    def __init__(self, stock: Stock, sources: Mapping[str, SourceRules]) -> None:
+    def __init__(self, stock: Stock) -> None:
         self._stock = stock
-        self._sources = sources
         self._waiting = Waiting()
         self._divergences = Divergences()
-        self._sightings = Sightings(sources)
+        self._sightings = Sightings()
 
     def note_movement(self, sku: int, movement: Movement, time_ms: int) -> None:
         """A plain movement was applied; it may explain a divergence."""
         position = self._stock.position(sku, movement.location)
-        self._sightings.note(sku, position, movement)
+        self._sightings.note(sku, position, movement, self._stock.book(sku).sources.get(movement.source))
         if movement.sequence is not None:
             self._sightings.sequences.note(position, movement.source, movement.sequence)
         self._waiting.note_movement(sku, movement.location, time_ms)
@@ -71,7 +69,7 @@ class Stating:
 
     def state(self, sku: int, stated: Stated, time_ms: int, home: int, clock_ms: int) -> list[Correction]:
         """Judges a statement at once where its grace is over, or keeps it; returns what it corrected."""
-        rule = self._sources.get(stated.source, _NO_RULE)
+        rule = self._stock.book(sku).sources.get(stated.source, _NO_RULE)
         statement = Statement(sku, stated, time_ms, duration_ms(rule.grace))
         if statement.due_ms <= clock_ms:
             return self._judge(statement)
@@ -83,6 +81,10 @@ class Stating:
         return [
             correction for statement in self._waiting.take_due(home, clock_ms) for correction in self._judge(statement)
         ]
+
+    def open_of(self, sku: int) -> list[OpenDivergence]:
+        """The systems that disagree about `sku` now."""
+        return self._divergences.open_of(self._stock.names[sku])
 
     def collect(self, version: int) -> list[Divergence]:
         """What the record with offset `version` changed about divergences."""
@@ -108,12 +110,13 @@ class Stating:
             return []  # nobody knows any more what was there
         derived = 0 if position < 0 else self._derived(position, statement)
         key = (self._stock.names[statement.sku], statement.location, statement.system)
-        rule = self._sources.get(statement.system, _NO_RULE)
-        if is_within(statement.quantity, derived, rule):
+        sources = self._stock.book(statement.sku).sources
+        rule = sources.get(statement.system)
+        if is_within(statement.quantity, derived, rule or _NO_RULE):
             self._divergences.agrees(key, statement.of, statement.quantity, derived, statement.time_ms)
             return []
         difference = statement.quantity - derived
-        if may_correct(statement.system, statement.location, self._sources):
+        if may_correct(statement.system, statement.location, sources):
             quantity = "on_hand" if statement.of == "available" else statement.of
             self._stock.move(statement.sku, statement.location, {quantity: +1}, difference, statement.time_ms)
             cause = Cause(CORRECTED, [f"{quantity} adjusted by {difference:+d}"])
@@ -121,7 +124,7 @@ class Stating:
             return [Correction(statement.sku, statement.system, statement.id)]
         of_stock = statement.of in ("on_hand", "available")
         cause = self._sightings.cause_of(
-            statement.sku, position, statement.system, difference, statement.late, of_stock=of_stock
+            statement.sku, position, statement.system, difference, statement.late, rule, of_stock=of_stock
         )
         self._divergences.diverges(key, _finding(statement, derived, cause))
         return []

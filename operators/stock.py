@@ -1,18 +1,23 @@
 """Stock: all numbers of a lane's SKUs in columns, and what follows from them for each channel."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from operators.columns import Columns, Names, Pairs
-from operators.commitments import Claim, Grant, Ledger, grants_of
+from operators.commitments import Ledger
+from operators.generations import Generations
 from operators.history import History
 from operators.levels import LEVELS, Standing, standing_after, threshold_crossed
-from operators.pools import Pool, Spare, pool_of, spare_of
+from operators.offers import View, views_of
+from operators.pools import Spare, spare_of
 from operators.positions import QUANTITIES, Signs, available_units
-from operators.rules import ResolvedChannel, RuleBook, SkuRules
-from operators.sellable import Offer, offer_of
+from operators.reorder import NO_DEMAND, Demand, days_of_cover, dynamic_safety_units
+from operators.rules import DYNAMIC, PlaceRules, ResolvedChannel, RuleBook, SkuRules
+from operators.ticks import Clocks
+from operators.trust import TRUSTED_PERCENT, Trust, trusted_units
+from operators.windows import DAY_MS, DAYS, Windows
 from schemas.outputs import Availability, ChannelAvailability, LocationAvailability
 from schemas.rules import ACCOUNT_SEPARATOR
 from schemas.times import format_ms
@@ -21,6 +26,9 @@ _SKU_COLUMNS: Final[dict[str, type[np.generic]]] = {
     "home": np.int32,  # row of the origin
     "version": np.int64,
     "as_of_ms": np.int64,
+    "generation": np.int64,  # of the rules, as of the version
+    "seen_ms": np.int64,  # the moment that figures of demand are as of, as of the version
+    "evaluated_day": np.int32,  # of the latest look at what follows from its demand
     "newest_ms": np.int64,
     "floor_ms": np.int64,
     "ids": np.int32,
@@ -38,6 +46,10 @@ _POSITION_COLUMNS: Final[dict[str, type[np.generic]]] = {
     "level": np.int8,
     "recovered": np.int8,
     "crossed": np.int8,
+    "stock_day": np.int32,  # the latest day of which it is known whether anything was available
+    "stock_days": np.int32,  # bit k: something was available k days before that
+    "proposed": np.int64,  # units of its open replenishment proposal, 0: none
+    "expected": np.int8,  # 1: a purchase was announced since its SKU was planned last
 }
 _STANDING_COLUMNS: Final[dict[str, type[np.generic]]] = {
     "sku": np.int32,
@@ -55,7 +67,9 @@ _STANDING_COLUMNS: Final[dict[str, type[np.generic]]] = {
     "backordered": np.int64,
 }
 _QUANTITY: Final = {name: index for index, name in enumerate(QUANTITIES)}
-_NO_GRANT: Final = Grant(0, 0)
+_STOCK_DAYS_MASK: Final = (1 << DAYS) - 1
+
+Channels = dict[str, ChannelAvailability]
 
 
 class Change(NamedTuple):
@@ -70,78 +84,143 @@ class Change(NamedTuple):
     initial: bool
 
 
-class View(NamedTuple):
-    """What one channel sees of a SKU: its rule, its pool, what it holds of its own, and what it may sell."""
+class _Lookups:
+    """What one SkuRules says, by location row."""
 
-    rule: ResolvedChannel
-    pool: Pool
-    grant: Grant
-    offer: Offer
+    def __init__(self, resolved: SkuRules) -> None:
+        self._resolved = resolved
+        self._places: list[PlaceRules] = []
+        self._draws: dict[frozenset[str] | None, list[bool]] = {}
+
+    def places(self, locations: Names) -> list[PlaceRules]:
+        while len(self._places) < len(locations):
+            self._places.append(self._resolved.at(locations[len(self._places)]))
+        return self._places
+
+    def draws(self, rule: ResolvedChannel, locations: Names) -> list[bool]:
+        draws = self._draws.setdefault(rule.locations, [])
+        while len(draws) < len(locations):
+            draws.append(self._resolved.draws_on(rule, locations[len(draws)]))
+        return draws
 
 
 class Stock:
     """Positions and standings of some SKUs; rows are dense and never go away."""
 
-    def __init__(self, rules: RuleBook, as_of_ms: int, history_max: int) -> None:
-        self._rules = rules
+    def __init__(self, generations: Generations, clocks: Clocks, trust: Trust, as_of_ms: int, history_max: int) -> None:
+        self._generations = generations
+        self._clocks = clocks
+        self._trust = trust
         self.names = Names()
         self.skus = Columns(_SKU_COLUMNS)
         self.locations = Names()
         self.positions = Columns(_POSITION_COLUMNS)
         self.history = History(self.positions, as_of_ms, history_max)
+        self.demand_windows = Windows()
+        self.return_windows = Windows()
         self._position_rows = Pairs(self.positions, "sku", "location")
         self._channels = Names()
         self._standings = Columns(_STANDING_COLUMNS)
         self._standing_rows = Pairs(self._standings, "sku", "channel")
         self._resolved: list[SkuRules] = []  # by SKU
-        self._draws: dict[frozenset[str] | None, list[bool]] = {}  # by a channel's locations, then location row
-        self._safety: dict[int, list[int]] = {}  # by identity of a SkuRules, which live as long as the rules
+        self._lookups: dict[SkuRules, _Lookups] = {}
+        self._demands: dict[int, tuple[tuple[int, bool, int, int], Demand]] = {}  # by position, with what it holds for
 
     def add_sku(self, name: str, home: int, clock_ms: int) -> int:
         """A SKU met for the first time, at home in the origin `home` whose clock shows `clock_ms`."""
         sku = self.names.add(name)
         self.skus.add_row()
         self.skus.cells["home"][sku] = home
-        self._resolved.append(self._rules.resolve(name, clock_ms))
+        self._resolved.append(self._generations[home].book.resolve(name, clock_ms))
         return sku
+
+    def book(self, sku: int) -> RuleBook:
+        """The rules that the home of `sku` goes by."""
+        return self._generations[self.skus.cells["home"][sku]].book
+
+    def rules_of(self, sku: int) -> SkuRules:
+        """What holds for `sku`."""
+        return self._resolved[sku]
+
+    def clock_ms(self, sku: int) -> int:
+        """What the clock of the home of `sku` shows."""
+        return self._clocks[self.skus.cells["home"][sku]]
 
     def position(self, sku: int, location: str) -> int:
         """The row of the position, −1 where nothing was heard of it."""
         row = self.locations.row(location)
         return row if row < 0 else self._position_rows.row(sku, row)
 
+    def positions_of(self, sku: int) -> list[int]:
+        """The rows of all positions of `sku`, in the order in which they were met; not to be changed."""
+        return self._position_rows.of(sku)
+
+    def location_of(self, position: int) -> str:
+        """The name of the position's location."""
+        return self.locations[self.positions.cells["location"][position]]
+
     def reach(self, sku: int, location: str, time_ms: int) -> int:
         """The row of the position, made where it is new; something is known of it at `time_ms`."""
         row = self._position_rows.add(sku, self.locations.add(location))
-        newest_ms = self.positions.cells["newest_ms"]
+        cells = self.positions.cells
+        newest_ms = cells["newest_ms"]
+        if not newest_ms[row] and not cells["stock_day"][row]:
+            cells["stock_day"][row] = time_ms // DAY_MS
         newest_ms[row] = max(newest_ms[row], time_ms)
         return row
 
-    def move(self, sku: int, location: str, signs: Signs, units: int, time_ms: int) -> None:
-        """Adds `units` times `signs` to the position of `sku` at `location`, as of `time_ms`."""
+    def move(self, sku: int, location: str, signs: Signs, units: int, time_ms: int) -> int:
+        """Adds `units` times `signs` to the position of `sku` at `location`, as of `time_ms`; returns its row."""
         row = self.reach(sku, location, time_ms)
+        before = self.available(row)
         for quantity, sign in signs.items():
             self.history.change(row, _QUANTITY[quantity], time_ms, sign * units)
+        self._note_stock(row, time_ms, before)
+        return row
 
     def count(self, position: int, quantity: str, time_ms: int, value: int) -> None:
         """`quantity` was `value` at `time_ms`."""
+        before = self.available(position)
         self.history.count(position, _QUANTITY[quantity], time_ms, value)
+        self._note_stock(position, time_ms, before)
+
+    def sell(self, position: int, time_ms: int, units: int) -> None:
+        """`units` left the position for those who wanted them, at `time_ms`."""
+        self.demand_windows.add(position, time_ms, units)
+        known = self._demands.get(position)
+        if known is not None and known[0][0] != time_ms // DAY_MS:
+            del self._demands[position]
 
     def value(self, position: int, quantity: str) -> int:
         """What a quantity is now."""
         return int(self.positions.cells[quantity][position])
 
+    def available(self, position: int) -> int:
+        """What is there and free now."""
+        cells = self.positions.cells
+        return available_units(
+            cells["on_hand"][position],
+            cells["reserved"][position],
+            cells["allocated"][position],
+            cells["quarantined"][position],
+        )
+
     def value_at(self, position: int, quantity: str, time_ms: int) -> int:
         """What a quantity was at `time_ms`, which lies within the position's horizon."""
         return self.history.value_at(position, _QUANTITY[quantity], time_ms)
 
-    def resolve_again(self, sku: int, clock_ms: int) -> bool:
-        """Whether other rules hold for `sku` now that its home's clock shows `clock_ms`."""
-        resolved = self._rules.resolve(self.names[sku], clock_ms, self._accounts_with_ledger(sku))
-        if resolved is self._resolved[sku]:
-            return False
+    def resolve_again(self, sku: int, clock_ms: int) -> SkuRules | None:
+        """What held for `sku` before, where now that its home's clock shows `clock_ms` other rules do; else None."""
+        resolved = self.book(sku).resolve(self.names[sku], clock_ms, self._accounts_with_ledger(sku))
+        before = self._resolved[sku]
+        if resolved is before:
+            return None
         self._resolved[sku] = resolved
-        return True
+        return None if before == resolved else before
+
+    def forget_lookups(self) -> None:
+        """Other rules are in force: what was looked up in those before is of no use any more."""
+        self._lookups.clear()
 
     def ledger(self, sku: int, channel: str) -> Ledger | None:
         """The channel's commitment of `sku`, None where it never had one."""
@@ -170,21 +249,112 @@ class Stock:
         self._standings.cells["backordered"][row] += units
 
     def view(self, sku: int, channel: str, clock_ms: int) -> View:
-        """What `channel`, which the rules know, sees of `sku` now, whether it has a field or not."""
+        """What `channel`, which the rules know, sees of `sku` now, with a field or without, if everybody is trusted."""
         accounts = self._accounts_with_ledger(sku) | ({channel} if ACCOUNT_SEPARATOR in channel else frozenset())
-        resolved = self._rules.resolve(self.names[sku], clock_ms, accounts)
-        return next(view for view in self._views(sku, resolved) if view.rule.name == channel)
+        resolved = self.book(sku).resolve(self.names[sku], clock_ms, accounts)
+        moment_ms = self.moment_ms(sku)
+        spares = self._spares(sku, resolved, moment_ms, is_trusting=True)
+        return next(view for view in self._views(sku, resolved, spares, moment_ms) if view.rule.name == channel)
+
+    def views(self, sku: int, resolved: SkuRules, moment_ms: int) -> tuple[list[Spare], list[View]]:
+        """What the positions of `sku` spare, and what every channel sees of it, under `resolved` as of `moment_ms`."""
+        spares = self._spares(sku, resolved, moment_ms)
+        return spares, list(self._views(sku, resolved, spares, moment_ms))
+
+    def draws(self, resolved: SkuRules, rule: ResolvedChannel) -> list[bool]:
+        """By location row, whether the channel of `rule` sells from there."""
+        return self._lookups_of(resolved).draws(rule, self.locations)
+
+    def shadow_of(self, sku: int, book: RuleBook) -> SkuRules:
+        """What would hold for `sku` if its home went by `book`."""
+        return book.resolve(self.names[sku], self.clock_ms(sku), self._accounts_with_ledger(sku))
 
     def spares(self, sku: int) -> dict[str, Spare]:
-        """What each position of `sku` could give, by location."""
-        return {self.locations[spare.location]: spare for spare in self._spares(sku, self._resolved[sku])}
+        """What each position of `sku` could give, by location, if everybody is trusted."""
+        found = self._spares(sku, self._resolved[sku], self.moment_ms(sku), is_trusting=True)
+        return {self.locations[spare.location]: spare for spare in found}
 
-    def offers_after(self, sku: int) -> list[Change]:
+    def trust_percent(self, position: int) -> int:
+        """How much of the position is believed."""
+        cells = self.positions.cells
+        trusts = self._trust.of(self.skus.cells["home"][cells["sku"][position]])
+        return TRUSTED_PERCENT if trusts is None else trusts.get(self.location_of(position), TRUSTED_PERCENT)
+
+    def place(self, position: int) -> PlaceRules:
+        """What holds for the position."""
+        cells = self.positions.cells
+        return self._places(self._resolved[cells["sku"][position]])[cells["location"][position]]
+
+    def safety_units(self, position: int, moment_ms: int) -> int:
+        """Units that stay unsold at the position, as of `moment_ms`."""
+        return self._safety(position, self.place(position), moment_ms)
+
+    def moment_ms(self, sku: int) -> int:
+        """The moment that figures of demand are as of now: the home's clock, or the newest that was told of the SKU."""
+        cells = self.skus.cells
+        return max(self._clocks[cells["home"][sku]], cells["newest_ms"][sku])
+
+    def demand(self, position: int, moment_ms: int) -> Demand:
+        """Demand per day over the 28 days before the day of `moment_ms`, without days wholly out of stock."""
+        sold = self.demand_windows.days(position) if position in self.demand_windows else None
+        if sold is None:
+            return NO_DEMAND
+        cells = self.positions.cells
+        day, has_stock = moment_ms // DAY_MS, self.available(position) > 0
+        holds_for = (day, has_stock, cells["stock_day"][position], cells["stock_days"][position])
+        known = self._demands.get(position)
+        if known is not None and known[0] == holds_for:
+            return known[1]
+        observed = [max(0, sold.get(at, 0)) for at in self.observed_days(position, day)]
+        demand = Demand(len(observed), sum(observed), sum(units * units for units in observed))
+        self._demands[position] = (holds_for, demand)
+        return demand
+
+    def observed_days(self, position: int, day: int) -> list[int]:
+        """The 28 days before `day` without those in which nothing was available and nothing was sold."""
+        sold = self.demand_windows.days(position)
+        return [at for at in range(day - DAYS + 1, day) if sold.get(at, 0) > 0 or self.was_in_stock(position, at)]
+
+    def was_in_stock(self, position: int, day: int) -> bool:
+        """Whether something was available at some time of `day`, as far as is known."""
+        cells = self.positions.cells
+        before = cells["stock_day"][position] - day
+        if before < 0:
+            return self.available(position) > 0
+        return before < DAYS and bool(cells["stock_days"][position] >> before & 1)
+
+    def evaluate(self, sku: int) -> list[Change]:
         """Works out what everybody may sell of `sku` now; returns the levels that changed, channels first."""
-        resolved = self._resolved[sku]
-        changes = [change for view in self._views(sku, resolved) if (change := self._stand(sku, view)) is not None]
+        resolved, moment_ms = self._resolved[sku], self.moment_ms(sku)
+        self.skus.cells["evaluated_day"][sku] = moment_ms // DAY_MS
+        spares = self._spares(sku, resolved, moment_ms)
+        changes = [
+            change
+            for view in self._views(sku, resolved, spares, moment_ms)
+            if (change := self._stand(sku, view)) is not None
+        ]
         changes.extend(self._positions_after(sku, resolved))
         return changes
+
+    def follows_demand(self, sku: int) -> bool:
+        """Whether anything that is published of `sku` follows from its demand."""
+        resolved = self._resolved[sku]
+        return resolved.is_planned or resolved.is_dynamic
+
+    def is_evaluated(self, sku: int) -> bool:
+        """Whether nothing about `sku` follows from its demand that has not been looked at today."""
+        if not self.follows_demand(sku):
+            return True
+        return bool(self.skus.cells["evaluated_day"][sku] == self.moment_ms(sku) // DAY_MS)
+
+    def reflects(self, sku: int, version: int, time_ms: int) -> None:
+        """`sku` shows everything up to the record at `version` of its home, which happened at `time_ms`."""
+        cells = self.skus.cells
+        cells["version"][sku] = version
+        cells["as_of_ms"][sku] = time_ms
+        cells["generation"][sku] = self._generations[cells["home"][sku]].generation
+        cells["seen_ms"][sku] = self.moment_ms(sku)
+        cells["pending"][sku] = 0
 
     def availability(self, sku: int, incarnation: int) -> Availability:
         """The record of everything that is known about `sku` now."""
@@ -194,10 +364,14 @@ class Stock:
             incarnation,
             cells["version"][sku],
             format_ms(cells["as_of_ms"][sku]),
-            self._rules.generation,
-            dict(self._channel_availabilities(sku)),
+            cells["generation"][sku],
+            self.channels_of(sku, self._resolved[sku]),
             self._location_availabilities(sku),
         )
+
+    def channels_of(self, sku: int, resolved: SkuRules) -> Channels:
+        """What every channel that has a field under `resolved` was last found to promise."""
+        return dict(self._channel_availabilities(sku, resolved))
 
     def dump(self) -> dict[str, Any]:
         """Everything but the rules, as plain values and bytes."""
@@ -209,10 +383,12 @@ class Stock:
             "sku_columns": self.skus.dump(),
             "position_columns": self.positions.dump(),
             "standing_columns": self._standings.dump(),
+            "demand_windows": self.demand_windows.dump(),
+            "return_windows": self.return_windows.dump(),
         }
 
-    def load(self, dumped: dict[str, Any], clocks_ms: list[int]) -> None:
-        """Replaces everything; `clocks_ms` are the clocks of the origins that SKUs are at home in."""
+    def load(self, dumped: dict[str, Any]) -> None:
+        """Replaces everything; clocks and rules have been loaded before."""
         for names, known in (("skus", self.names), ("locations", self.locations), ("channels", self._channels)):
             for name in dumped[names]:
                 known.add(name)
@@ -222,11 +398,24 @@ class Stock:
         self._position_rows.rebuild()
         self._standing_rows.rebuild()
         self.history.load(dumped["history"])
-        homes = self.skus["home"].tolist()
+        self.demand_windows.load(dumped["demand_windows"])
+        self.return_windows.load(dumped["return_windows"])
         self._resolved = [
-            self._rules.resolve(name, clocks_ms[home], self._accounts_with_ledger(sku))
-            for sku, (name, home) in enumerate(zip(self.names, homes, strict=True))
+            self.book(sku).resolve(name, self.clock_ms(sku), self._accounts_with_ledger(sku))
+            for sku, name in enumerate(self.names)
         ]
+
+    def _note_stock(self, position: int, time_ms: int, before: int) -> None:
+        """Remembers on which days something was available; `before` was, until now."""
+        cells = self.positions.cells
+        later = time_ms // DAY_MS - cells["stock_day"][position]
+        if later > 0:
+            kept = cells["stock_days"][position] << later if later < DAYS else 0
+            filled = (1 << min(later, DAYS)) - 1 if before > 0 else 0
+            cells["stock_days"][position] = (kept | filled) & _STOCK_DAYS_MASK
+            cells["stock_day"][position] += later
+        if self.available(position) > 0:
+            cells["stock_days"][position] |= 1
 
     def _standing_row(self, sku: int, channel: str) -> int:
         row = self._channels.row(channel)
@@ -236,64 +425,75 @@ class Stock:
         """Accounts that have had a commitment: their levels are looked at although no rule names them."""
         if not self.skus.cells["ledgers"][sku]:
             return frozenset()
+        return frozenset(name for name in self.ledgers(sku) if ACCOUNT_SEPARATOR in name)
+
+    def ledgers(self, sku: int) -> dict[str, Ledger]:
+        """The commitments of `sku`, by channel."""
+        if not self.skus.cells["ledgers"][sku]:
+            return {}
         cells = self._standings.cells
-        names = (self._channels[cells["channel"][row]] for row in self._standing_rows.of(sku) if cells["contract"][row])
-        return frozenset(name for name in names if ACCOUNT_SEPARATOR in name)
+        return {
+            self._channels[cells["channel"][row]]: Ledger(
+                cells["committed"][row], cells["open"][row], cells["drawn"][row]
+            )
+            for row in self._standing_rows.of(sku)
+            if cells["contract"][row]
+        }
 
-    def _views(self, sku: int, resolved: SkuRules) -> Iterator[View]:
+    def _views(self, sku: int, resolved: SkuRules, spares: list[Spare], moment_ms: int) -> Iterator[View]:
         """What each channel of `resolved` sees of `sku`, in the order of the rules."""
-        spares = self._spares(sku, resolved)
-        pools: dict[frozenset[str] | None, Pool] = {}
-        for rule in resolved.channels:
-            if rule.locations not in pools:
-                pools[rule.locations] = pool_of(spares, self._draws_on(rule))
-        grants = self._grants(sku, resolved, spares, pools) if self.skus.cells["ledgers"][sku] else {}
-        for rule in resolved.channels:
-            pool, grant = pools[rule.locations], grants.get(rule.name, _NO_GRANT)
-            backordered = self.backordered(sku, rule.name) if rule.backorder_units else 0
-            yield View(rule, pool, grant, offer_of(rule, pool, grant.own, grant.committed, backordered))
+        lookups, locations = self._lookups_of(resolved), self.locations
+        return views_of(
+            resolved.channels,
+            spares,
+            lambda rule: lookups.draws(rule, locations),
+            self.ledgers(sku),
+            lambda channel: self.backordered(sku, channel),
+            self._dynamic(sku, resolved, moment_ms) if resolved.is_dynamic else (),
+        )
 
-    def _grants(
-        self, sku: int, resolved: SkuRules, spares: list[Spare], pools: dict[frozenset[str] | None, Pool]
-    ) -> dict[str, Grant]:
-        """How the contract stock of `sku` is served, by channel."""
-        claims = []
-        for rule in resolved.channels:
-            draws = self._draws_on(rule)
-            used = frozenset(spare.location for spare in spares if draws[spare.location])
-            ledger = self.ledger(sku, rule.name) or Ledger()
-            claims.append(Claim(ledger.open, pools[rule.locations].units, self._rules.priority(rule.name), used))
-        granted = grants_of(claims)
-        for rule, claim, grant in zip(resolved.channels, claims, granted, strict=True):
-            row = self._standing_rows.add(sku, self._channels.add(rule.name))
-            self._standings.cells["overcommitted"][row] = max(0, claim.open) - grant.own
-        return {rule.name: grant for rule, grant in zip(resolved.channels, granted, strict=True)}
+    def _dynamic(self, sku: int, resolved: SkuRules, moment_ms: int) -> list[tuple[int, int]]:
+        """By location row, the safety stock that follows from demand and lead time."""
+        places = self._places(resolved)
+        cells = self.positions.cells
+        rows = ((row, cells["location"][row]) for row in self._position_rows.of(sku))
+        return [
+            (location, dynamic_safety_units(self.demand(row, moment_ms), places[location].planning))
+            for row, location in rows
+        ]
 
-    def _spares(self, sku: int, resolved: SkuRules) -> list[Spare]:
+    def _spares(self, sku: int, resolved: SkuRules, moment_ms: int, *, is_trusting: bool = False) -> list[Spare]:
         """What each position of `sku` gives to the pools."""
         cells = self.positions.cells
         locations, on_hand, reserved = cells["location"], cells["on_hand"], cells["reserved"]
         allocated, quarantined = cells["allocated"], cells["quarantined"]
-        safety = self._safety_units(resolved)
+        places = self._places(resolved)
+        trusts = None if is_trusting else self._trust.of(self.skus.cells["home"][sku])
         spares = []
         for row in self._position_rows.of(sku):
+            location = locations[row]
             available = available_units(on_hand[row], reserved[row], allocated[row], quarantined[row])
-            spares.append(spare_of(locations[row], available, safety[locations[row]]))
+            if trusts is not None:
+                available = trusted_units(available, trusts.get(self.locations[location], TRUSTED_PERCENT))
+            safety = places[location].safety_units
+            if safety == DYNAMIC:
+                safety = self._safety(row, places[location], moment_ms)
+            spares.append(spare_of(location, available, safety))
         return spares
 
-    def _safety_units(self, resolved: SkuRules) -> list[int]:
-        """By location row, the units of a SKU with these rules that stay there."""
-        safety = self._safety.setdefault(id(resolved), [])
-        while len(safety) < len(self.locations):
-            safety.append(self._rules.safety_units(resolved, self.locations[len(safety)]))
-        return safety
+    def _safety(self, position: int, place: PlaceRules, moment_ms: int) -> int:
+        if place.safety_units != DYNAMIC:
+            return place.safety_units
+        return dynamic_safety_units(self.demand(position, moment_ms), place.planning)
 
-    def _draws_on(self, rule: ResolvedChannel) -> list[bool]:
-        """By location row, whether the channel sells from there."""
-        draws = self._draws.setdefault(rule.locations, [])
-        while len(draws) < len(self.locations):
-            draws.append(self._rules.draws_on(rule.locations, self.locations[len(draws)]))
-        return draws
+    def _lookups_of(self, resolved: SkuRules) -> _Lookups:
+        lookups = self._lookups.get(resolved)
+        if lookups is None:
+            lookups = self._lookups[resolved] = _Lookups(resolved)
+        return lookups
+
+    def _places(self, resolved: SkuRules) -> Sequence[PlaceRules]:
+        return self._lookups_of(resolved).places(self.locations)
 
     def _stand(self, sku: int, view: View) -> Change | None:
         """Writes down what the channel may sell, and where it stands with it."""
@@ -301,30 +501,32 @@ class Stock:
         row = self._standing_rows.add(sku, self._channels.add(rule.name))
         cells = self._standings.cells
         cells["sellable"][row], cells["promised"][row] = offer
+        cells["overcommitted"][row] = view.overcommitted
         return _cross(
             cells, row, offer.sellable, rule.low_stock_at, rule.recovered_at, channel=rule.name, location=None
         )
 
     def _positions_after(self, sku: int, resolved: SkuRules) -> Iterator[Change]:
         """The positions with a threshold whose level changed."""
-        cells = self.positions.cells
+        cells, places = self.positions.cells, self._places(resolved)
         for row in self._position_rows.of(sku):
-            location = self.locations[cells["location"][row]]
-            low_stock_at = self._rules.low_stock_at(resolved, location)
+            low_stock_at = places[cells["location"][row]].low_stock_at
             if low_stock_at is None:
                 continue
-            available = available_units(
-                cells["on_hand"][row], cells["reserved"][row], cells["allocated"][row], cells["quarantined"][row]
+            location = self.locations[cells["location"][row]]
+            change = _cross(
+                cells, row, self.available(row), low_stock_at, low_stock_at + 1, channel=None, location=location
             )
-            change = _cross(cells, row, available, low_stock_at, low_stock_at + 1, channel=None, location=location)
             if change is not None:
                 yield change
 
-    def _channel_availabilities(self, sku: int) -> Iterator[tuple[str, ChannelAvailability]]:
+    def _channel_availabilities(self, sku: int, resolved: SkuRules) -> Iterator[tuple[str, ChannelAvailability]]:
         """Every channel with a field; an account has one where a rule names it or it has a contract."""
-        resolved, cells = self._resolved[sku], self._standings.cells
+        cells = self._standings.cells
         for rule in resolved.channels:
             row = self._standing_row(sku, rule.name)
+            if row < 0:
+                continue  # not looked at yet
             is_account = ACCOUNT_SEPARATOR in rule.name
             if is_account and rule.name not in resolved.named and cells["committed"][row] <= 0:
                 continue
@@ -341,14 +543,19 @@ class Stock:
     def _location_availabilities(self, sku: int) -> dict[str, LocationAvailability]:
         cells = self.positions.cells
         columns = [cells[quantity] for quantity in QUANTITIES]
+        trusts = self._trust.of(self.skus.cells["home"][sku]) or {}
+        seen_ms = self.skus.cells["seen_ms"][sku]
         found = {}
         for row in self._position_rows.of(sku):
             on_hand, reserved, allocated, picked, quarantined, in_transit, incoming = (
                 column[row] for column in columns
             )
-            found[self.locations[cells["location"][row]]] = LocationAvailability(
-                on_hand, reserved, allocated, picked, quarantined, in_transit, incoming,
-                available_units(on_hand, reserved, allocated, quarantined),
+            location = self.locations[cells["location"][row]]
+            available = available_units(on_hand, reserved, allocated, quarantined)
+            found[location] = LocationAvailability(
+                on_hand, reserved, allocated, picked, quarantined, in_transit, incoming, available,
+                trusts.get(location, TRUSTED_PERCENT),
+                days_of_cover(self.demand(row, seen_ms), available),
             )  # fmt: skip
         return found
 

@@ -25,6 +25,10 @@ class Clocks:
     def __getitem__(self, origin: int) -> int:
         return self._times_ms[origin]
 
+    def load(self, times_ms: Sequence[int]) -> None:
+        """Replaces everything."""
+        self._times_ms = list(times_ms)
+
     def as_list(self) -> list[int]:
         """All clocks in the order of their origins, ms since 1970."""
         return list(self._times_ms)

@@ -178,7 +178,7 @@ class ChannelExplanation(msgspec.Struct):
 
 
 class LocationExplanation(msgspec.Struct, omit_defaults=True):
-    """One position: its quantities, what of it may be sold, and how it sells. Days and hours of demand by their time."""
+    """One position: its quantities, what of it may be sold, and how it sells; demand by day and hour (UTC)."""
 
     on_hand: int
     reserved: int

@@ -1,4 +1,4 @@
-"""Changes of rules on their way through the log: a JSON merge patch between generations, in pieces where it is large."""
+"""Changes of rules on their way through the log: merge patches between generations, in pieces where they are large."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple, cast
