@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import structlog
 from redis import Redis
@@ -21,7 +21,7 @@ from operators.lane import LaneSettings
 from operators.rules import RuleBook
 from schemas.rules import Rules
 from schemas.settings import Settings
-from schemas.topics import AVAILABILITY, DEAD_LETTERS, DIVERGENCES, RESERVATIONS, THRESHOLDS
+from schemas.topics import AVAILABILITY, DEAD_LETTERS, DIVERGENCES, REPLENISHMENTS, RESERVATIONS, SHADOW, THRESHOLDS
 from sinks.jsonl import JsonlSink
 from sinks.kafka import KafkaOutput
 from sinks.nowhere import NowhereSink
@@ -51,13 +51,15 @@ class ReachedRedis(NamedTuple):
 def run_availability(configuration: Configuration, *, accept_truncated: bool = False) -> None:
     """Run the flow of these settings until its input ends or a signal drains it; CliError where it fails."""
     rules = load_rules(configuration.rules_path)
+    shadow_path = configuration.settings.rules.shadow_path
+    shadow = load_rules(configuration.at(shadow_path)) if shadow_path else None
     with (
         native_errors_apart(),
         failures_told(),
         _reached_redis(configuration) as redis,
         Drain(lambda signal: log.info("draining", signal=signal), redis.stop) as draining,
     ):
-        _run(configuration, rules, redis.url, draining, accept_truncated=accept_truncated)
+        _run(configuration, rules, shadow, redis.url, draining, accept_truncated=accept_truncated)
 
 
 def now_ms() -> int:
@@ -97,13 +99,21 @@ def _reached_redis(configuration: Configuration) -> Iterator[ReachedRedis]:
 
 
 def _run(
-    configuration: Configuration, rules: Rules, redis_url: str, draining: Drain, *, accept_truncated: bool
+    configuration: Configuration,
+    rules: Rules,
+    shadow: Rules | None,
+    redis_url: str,
+    draining: Drain,
+    *,
+    accept_truncated: bool,
 ) -> None:
     """Build the flow, say what it does, and run it to its end."""
     settings = configuration.settings
     if "kafka" in (settings.input.kind, settings.output.kind):
         cluster_of(kafka_admin(settings.kafka), settings.kafka)  # out of reach: told within seconds
-    redis = RedisAvailabilitySink(redis_url, settings.redis.prefix, now_ms)
+    redis = RedisAvailabilitySink(
+        redis_url, settings.redis.prefix, now_ms, explain_prefix=settings.redis.explain_prefix
+    )
     redis.check()
     incarnation = _new_incarnation(redis_url, settings.redis.prefix)
     lanes = LaneSettings(
@@ -113,7 +123,14 @@ def _run(
         as_of_ms=settings.input.as_of_hours * HOUR_MS,
     )
     source = _source(configuration, redis_url, draining, accept_truncated=accept_truncated)
-    flow = availability_flow(source, _sinks(configuration, redis), rules=RuleBook(rules), settings=lanes)
+    flow = availability_flow(
+        source,
+        _sinks(configuration, redis),
+        rules=RuleBook(rules),
+        settings=lanes,
+        now_ms=now_ms,
+        shadow=None if shadow is None else RuleBook(shadow),
+    )
     _tell_start(configuration, redis_url, lanes)
     with _ticking(settings, redis_url):
         run_flow(flow, snapshot_seconds=settings.state.snapshot_seconds)
@@ -177,6 +194,8 @@ def _sinks(configuration: Configuration, redis: RedisAvailabilitySink) -> Sinks:
             producer.sink(THRESHOLDS),
             producer.sink(DIVERGENCES),
             producer.sink(RESERVATIONS),
+            producer.sink(REPLENISHMENTS),
+            producer.sink(SHADOW),
             producer.sink(DEAD_LETTERS),
         )
     if output.kind == "jsonl":
@@ -187,9 +206,12 @@ def _sinks(configuration: Configuration, redis: RedisAvailabilitySink) -> Sinks:
             JsonlSink(folder, THRESHOLDS),
             JsonlSink(folder, DIVERGENCES),
             JsonlSink(folder, RESERVATIONS),
+            JsonlSink(folder, REPLENISHMENTS),
+            JsonlSink(folder, SHADOW),
             JsonlSink(folder, DEAD_LETTERS),
         )
-    return Sinks(redis, NowhereSink(), NowhereSink(), NowhereSink(), NowhereSink(), NowhereSink())
+    nowhere: list[NowhereSink[Any]] = [NowhereSink() for _ in Sinks._fields[1:]]
+    return Sinks(redis, *nowhere)
 
 
 def _tell_start(configuration: Configuration, redis_url: str, lanes: LaneSettings) -> None:

@@ -9,7 +9,7 @@ from confluent_kafka.admin import AdminClient, ClusterMetadata, ConfigResource, 
 from cli.connections import kafka_reason
 from cli.failures import CliError
 from schemas.settings import Settings
-from schemas.topics import MOVEMENTS, TOPICS
+from schemas.topics import GENERATIONS, HEARTBEATS, MOVEMENTS, ONE_PARTITION, TOPICS
 
 ADMIN_SECONDS_MAX: Final = 20.0
 
@@ -19,6 +19,7 @@ class WantedTopic(NamedTuple):
 
     name: str
     config: Mapping[str, str]
+    partitions: int | None = None  # None: as many as are asked for
 
 
 class FoundTopic(NamedTuple):
@@ -31,13 +32,20 @@ class FoundTopic(NamedTuple):
 def wanted_topics(settings: Settings) -> list[WantedTopic]:
     """All topics of a full installation; the one for movements by its configured name."""
     movements = settings.input.topic if settings.input.kind == "kafka" else MOVEMENTS.name
-    return [WantedTopic(movements if topic is MOVEMENTS else topic.name, topic.config) for topic in TOPICS]
+    return [
+        WantedTopic(
+            movements if topic is MOVEMENTS else topic.name, topic.config, 1 if topic in ONE_PARTITION else None
+        )
+        for topic in TOPICS
+    ]
 
 
 def used_topics(settings: Settings) -> list[WantedTopic]:
     """Those of the wanted topics that `onhand run availability` reads or writes."""
-    movements, *outputs = wanted_topics(settings)
-    read = [movements] if settings.input.kind == "kafka" else []
+    movements, *others = wanted_topics(settings)
+    beside = [topic for topic in others if topic.name in (HEARTBEATS.name, GENERATIONS.name)]
+    outputs = [topic for topic in others if topic not in beside]
+    read = [movements, *beside] if settings.input.kind == "kafka" else []
     return read + (outputs if settings.output.kind == "kafka" else [])
 
 
@@ -77,7 +85,10 @@ def make_topics(admin: AdminClient, wanted: list[WantedTopic], partitions: int, 
     """Make them all; one that somebody else made meanwhile is fine. CliError where Kafka refuses."""
     if not wanted:
         return
-    topics = [NewTopic(topic.name, partitions, replication_factor, config=dict(topic.config)) for topic in wanted]
+    topics = [
+        NewTopic(topic.name, topic.partitions or partitions, replication_factor, config=dict(topic.config))
+        for topic in wanted
+    ]
     made = admin.create_topics(topics, operation_timeout=ADMIN_SECONDS_MAX, request_timeout=ADMIN_SECONDS_MAX)
     for name, future in made.items():
         try:

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cli import bench, check, demo, doctor, get, load, run, tail, topics
+from cli import bench, check, demo, doctor, explain, get, load, run, tail, topics
 from cli.failures import DONE, FAILED, INTERRUPTED, MISUSED, CliError, one_line
 from cli.logs import configure_logs
 from cli.screen import ReaderGone, print_note
@@ -44,6 +44,7 @@ add(app, demo.demo, demo.EXAMPLES)
 app.add_typer(run_app, name="run")
 add(run_app, run.availability, run.EXAMPLES)
 add(app, get.get, get.EXAMPLES)
+add(app, explain.explain, explain.EXAMPLES)
 add(app, check.check, check.EXAMPLES)
 add(app, doctor.doctor, doctor.EXAMPLES)
 app.add_typer(topics_app, name="topics")

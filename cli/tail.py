@@ -15,10 +15,21 @@ from cli.connections import cluster_of, kafka_admin, kafka_config
 from cli.failures import CliError
 from cli.kafka_topics import wanted_topics
 from cli.screen import plain, print_json, print_line
-from schemas.movements import Fact, Refusal, Tick
+from schemas.movements import Fact, Refusal, RulesChanged, Tick
 from schemas.settings import KafkaSettings, Settings
 from schemas.times import format_ms
-from schemas.topics import AVAILABILITY, DEAD_LETTERS, DIVERGENCES, MOVEMENTS, RESERVATIONS, THRESHOLDS
+from schemas.topics import (
+    AVAILABILITY,
+    DEAD_LETTERS,
+    DIVERGENCES,
+    GENERATIONS,
+    HEARTBEATS,
+    MOVEMENTS,
+    REPLENISHMENTS,
+    RESERVATIONS,
+    SHADOW,
+    THRESHOLDS,
+)
 
 EXAMPLES: Final = ("onhand tail thresholds", "onhand tail inventory.movements --from-beginning --limit 10 --json")
 PREFIX: Final = "inventory."
@@ -86,6 +97,10 @@ def _readable(settings: Settings, name: str) -> Callable[[Message], None]:
         THRESHOLDS.name: _say_threshold,
         DIVERGENCES.name: _say_divergence,
         RESERVATIONS.name: _say_reservation,
+        REPLENISHMENTS.name: _say_replenishment,
+        SHADOW.name: _say_shadow,
+        HEARTBEATS.name: _say_heartbeat,
+        GENERATIONS.name: _say_generation,
         DEAD_LETTERS.name: _say_dead_letter,
     }.get(name, _say_text)
 
@@ -118,8 +133,10 @@ def _say_movement(payload: bytes) -> str:
     kind = str(record.__struct_config__.tag)
     if isinstance(record, Tick):
         return f"tick {record.time}"
+    if isinstance(record, RulesChanged):
+        return f"rules generation {record.generation}, part {record.part} of {record.parts}: {_say_text(payload)}"
     if not isinstance(record, Fact):
-        return f"{kind}: {_say_text(payload)}"
+        return f"{record.location} is trusted by {record.trust_percent} %"
     quantity, location = getattr(record, "quantity", ""), getattr(record, "location", None)
     at = f" at {location}" if location else ""
     return f"{record.sku}  {kind} {quantity}{at}  ({record.source} {record.id})"
@@ -143,7 +160,8 @@ def _say_divergence(payload: bytes) -> str:
     record = DIVERGENCES.decode(payload)
     numbers = f"{record.of} {record.stated} said, {record.derived} derived"
     why = ", ".join([record.reason, *record.evidence])
-    return f"{record.sku} at {record.location}  {record.event}: {record.system}: {numbers}  ({why})"
+    about = f"{record.sku} at {record.location}" if record.sku else record.location
+    return f"{about}  {record.event}: {record.system}: {numbers}  ({why})"
 
 
 def _say_reservation(payload: bytes) -> str:
@@ -151,6 +169,27 @@ def _say_reservation(payload: bytes) -> str:
     parts = ", ".join(f"{units} at {location}" for location, units in record.parts) or "nothing held"
     owed = f", {record.backordered} backordered" if record.backordered else ""
     return f"{record.sku}  {record.channel}: {record.outcome}, {parts}{owed}  ({record.source} {record.request})"
+
+
+def _say_replenishment(payload: bytes) -> str:
+    record = REPLENISHMENTS.decode(payload)
+    return f"{record.sku} at {record.location}  {record.event}: {record.quantity}  ({record.reason})"
+
+
+def _say_shadow(payload: bytes) -> str:
+    record = SHADOW.decode(payload)
+    offers = ", ".join(f"{name} {offer.promised}, shadow {offer.shadow}" for name, offer in record.channels.items())
+    return f"{record.sku}  {offers or 'no difference any more'}  (version {record.version})"
+
+
+def _say_heartbeat(payload: bytes) -> str:
+    record = HEARTBEATS.decode(payload)
+    return f"{record.location}  heard {record.time}  ({record.source})"
+
+
+def _say_generation(payload: bytes) -> str:
+    record = GENERATIONS.decode(payload)
+    return f"generation {record.generation}  pushed {record.time}  (digest {record.digest})"
 
 
 def _say_dead_letter(payload: bytes) -> str:

@@ -81,8 +81,9 @@ class TopicReport(msgspec.Struct):
 
 def _reported(wanted: WantedTopic, found: FoundTopic, made: bool, asked: int | None) -> TopicReport:
     differing = differences(wanted, found)
-    if asked not in (None, found.partitions):
-        differing.append(f"has {found.partitions} partitions, not {asked}")
+    expected = wanted.partitions or asked
+    if expected not in (None, found.partitions):
+        differing.append(f"has {found.partitions} partitions, not {expected}")
     return TopicReport(wanted.name, "made" if made else "exists", found.partitions, differing)
 
 

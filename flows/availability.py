@@ -1,6 +1,6 @@
 """Availability: stock movements in, what every channel may sell out."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 import bytewax.operators as op
@@ -12,7 +12,16 @@ from bytewax.outputs import Sink
 from operators.lane import LaneSettings, run_lanes
 from operators.route import Item
 from operators.rules import RuleBook
-from schemas.outputs import Availability, DeadLetter, Divergence, LaneResult, Reservation, Threshold
+from schemas.outputs import (
+    Availability,
+    DeadLetter,
+    Divergence,
+    LaneResult,
+    Replenishment,
+    Reservation,
+    ShadowDifference,
+    Threshold,
+)
 
 RecordT = TypeVar("RecordT")
 
@@ -25,19 +34,31 @@ class Sinks(NamedTuple):
     thresholds: Sink[tuple[str, list[Threshold]]]
     divergences: Sink[tuple[str, list[Divergence]]]
     reservations: Sink[tuple[str, list[Reservation]]]
+    replenishments: Sink[tuple[str, list[Replenishment]]]
+    shadow: Sink[tuple[str, list[ShadowDifference]]]
     dead_letters: Sink[tuple[str, list[DeadLetter]]]
 
 
-def availability_flow(movements: Source[Item], sinks: Sinks, *, rules: RuleBook, settings: LaneSettings) -> Dataflow:
-    """Movements ─▶ lanes ─▶ Redis · availability · thresholds · divergences · reservations · dead letters."""
+def availability_flow(  # the outside world of one flow
+    movements: Source[Item],
+    sinks: Sinks,
+    *,
+    rules: RuleBook,
+    settings: LaneSettings,
+    now_ms: Callable[[], int],
+    shadow: RuleBook | None = None,
+) -> Dataflow:
+    """Movements ─▶ lanes ─▶ Redis · availability · thresholds · divergences · reservations · … · dead letters."""
     flow = Dataflow("availability")
     items = op.input("movements", flow, movements)
-    results = run_lanes("lane", items, rules, settings, durable=False)
+    results = run_lanes("lane", items, rules, settings, durable=False, now_ms=now_ms, shadow=shadow)
     op.output("redis", results, sinks.redis)
     op.output("availability", pick("changed", results, "availability"), sinks.availability)
     op.output("thresholds", pick("crossed", results, "thresholds"), sinks.thresholds)
     op.output("divergences", pick("diverged", results, "divergences"), sinks.divergences)
     op.output("reservations", pick("answered", results, "reservations"), sinks.reservations)
+    op.output("replenishments", pick("proposed", results, "replenishments"), sinks.replenishments)
+    op.output("shadow", pick("compared", results, "shadow"), sinks.shadow)
     op.output("dead_letters", pick("refused", results, "dead_letters"), sinks.dead_letters)
     return flow
 

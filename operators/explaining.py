@@ -89,6 +89,7 @@ class Explaining:
             recovered_at=rule.recovered_at,
             steps=steps_of(view, spares, draws, stock.locations, resolved, contracts=bool(ledgers)),
             committed=ledgers[rule.name].open if rule.name in ledgers else 0,
+            contract_units=ledgers[rule.name].committed if rule.name in ledgers else 0,
             backordered=stock.backordered(sku, rule.name),
         )
 
@@ -137,7 +138,7 @@ class Explaining:
         explained.demand_per_day = round(demand.per_day, DECIMALS)
         explained.demand_sigma = round(demand.variance**0.5, DECIMALS)
         explained.demand_by_weekday = [None if mean is None else round(mean, DECIMALS) for mean in weekdays]
-        explained.observed_days = demand.days
+        explained.observed_days, explained.observed_units, explained.observed_squares = demand
         explained.days_of_cover = days_of_cover(demand, explained.available)
         explained.runs_out = None if out_ms is None else format_ms(out_ms)
         explained.dynamic_safety_units = dynamic_safety_units(demand, stock.place(row).planning)

@@ -231,7 +231,18 @@ class Lane:
         row = self._origins.get(origin)
         rules = self._generations.first if row is None else self._generations[row]
         offset = NOTHING_APPLIED if row is None else self._applied[row]
-        outcome.rules.append(_in_force(rules, origin, offset, None))
+        outcome.rules.append(self._in_force(rules, origin, offset, None))
+
+    def _in_force(self, rules: InForce, origin: Origin, offset: int, time: str | None) -> RulesInForce:
+        return RulesInForce(
+            partition=origin.partition,
+            incarnation=self._settings.incarnation,
+            generation=rules.generation,
+            digest=rules.book.digest,
+            offset=offset,
+            time=time,
+            document=msgspec.Raw(msgspec.json.encode(rules.book.document)),
+        )
 
     def _apply_batch(self, batch: Batch, outcome: Outcome) -> None:
         origin = self._origin(batch.origin)
@@ -468,7 +479,7 @@ class Lane:
         if isinstance(before, Refusal):
             return before
         if self.number == CONTROL_LANE and (before is not None or generation != self._generations[home].generation):
-            outcome.rules.append(_in_force(self._generations[home], origin, message.offset, record.time))
+            outcome.rules.append(self._in_force(self._generations[home], origin, message.offset, record.time))
         if before is None:
             return None
         self._stock.forget_lookups()
@@ -583,17 +594,6 @@ class Lane:
 
 def _nothing(lane: int) -> LaneResult:
     return LaneResult(lane, [], [], [], [], [], [], [], [], [], [], 0, 0, 0)
-
-
-def _in_force(rules: InForce, origin: Origin, offset: int, time: str | None) -> RulesInForce:
-    return RulesInForce(
-        partition=origin.partition,
-        generation=rules.generation,
-        digest=rules.book.digest,
-        offset=offset,
-        time=time,
-        document=msgspec.Raw(msgspec.json.encode(rules.book.document)),
-    )
 
 
 def _refused(fact: Fact, reason: Reason, detail: str) -> Refusal:

@@ -148,6 +148,7 @@ class RulesInForce(msgspec.Struct):
     """A partition goes by these rules from `offset` on (−1: from its beginning); `document` is the whole set."""
 
     partition: int
+    incarnation: int
     generation: int
     digest: str
     offset: int
@@ -174,6 +175,7 @@ class ChannelExplanation(msgspec.Struct):
     recovered_at: int
     steps: list[Step]
     committed: int = 0  # open contract stock of the channel
+    contract_units: int = 0  # what was agreed in all
     backordered: int = 0
 
 
@@ -198,6 +200,8 @@ class LocationExplanation(msgspec.Struct, omit_defaults=True):
     demand_sigma: float = 0
     demand_by_weekday: list[float | None] = []  # Monday first; None: no such day was seen
     observed_days: int = 0
+    observed_units: int = 0
+    observed_squares: int = 0  # sum of each day's units squared
     days_of_cover: float | None = None
     runs_out: str | None = None
     dynamic_safety_units: int = 0
@@ -278,6 +282,9 @@ class DeadLetter(msgspec.Struct, gc=False):
     key_base64: str | None
     payload_base64: str | None
     traceparent: str | None = None
+
+
+AnyRecord = Availability | Threshold | Divergence | Reservation | Replenishment | ShadowDifference | DeadLetter
 
 
 def threshold_id(sku: str, channel: str, version: int) -> str:

@@ -30,6 +30,7 @@ class RedisSettings(Section, frozen=True):
 
     url: str = "redis://localhost:6379/0"
     prefix: str = "avail:"
+    explain_prefix: str = "explain:"
 
 
 class StateSettings(Section, frozen=True):

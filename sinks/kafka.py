@@ -8,7 +8,14 @@ from typing import Final, Generic, NamedTuple
 from bytewax.outputs import StatefulSinkPartition
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from schemas.outputs import Availability, DeadLetter, Divergence, Reservation, Threshold, cloud_event_headers
+from schemas.outputs import (
+    AnyRecord,
+    Availability,
+    Divergence,
+    Replenishment,
+    ShadowDifference,
+    cloud_event_headers,
+)
 from schemas.topics import Topic
 from sinks.slots import SLOTS, RecordT, SinkError, SlottedSink
 
@@ -245,11 +252,13 @@ class Event(NamedTuple):
     traceparent: str | None
 
 
-def event_of(record: Availability | Threshold | Divergence | Reservation | DeadLetter) -> Event:
+def event_of(record: AnyRecord) -> Event:
     """The identity of a record, the same in every run."""
     if isinstance(record, Availability):
         return Event(f"{record.sku}:{record.version}", record.as_of, None)
-    if isinstance(record, Divergence):
+    if isinstance(record, ShadowDifference):
+        return Event(record.id, record.as_of, None)
+    if isinstance(record, Divergence | Replenishment):
         return Event(record.id, record.time, None)
     return Event(record.id, record.time, record.traceparent)
 

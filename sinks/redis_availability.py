@@ -9,25 +9,39 @@ import msgspec
 from bytewax.outputs import StatefulSinkPartition
 
 from schemas.batches import Mark, Origin
-from schemas.outputs import Availability, LaneResult
+from schemas.outputs import Availability, Explanation, LaneResult, RulesInForce
 from schemas.times import parse_ms
-from sinks.redis_keys import AS_OF, INCARNATION, UNKNOWN_LAG, VERSION, availability_key, health_key
+from sinks.redis_keys import (
+    AS_OF,
+    EXPLAIN_PREFIX,
+    INCARNATION,
+    UNKNOWN_LAG,
+    VERSION,
+    Held,
+    availability_key,
+    explain_key,
+    health_key,
+    rules_key,
+)
 from sinks.redis_pipeline import PipelineBounds, RedisPipeline
 from sinks.slots import SLOTS, SlottedSink
 
 SKUS_PER_CALL_MAX = 128  # a reader behind one call still gets its answer within a millisecond
+EXPLANATIONS_PER_CALL_MAX = 64
 HEALTH_INTERVAL_MS = 1000
 
 _SCRIPTS: Final = {
     name: (Path(__file__).parent / f"redis_{name}.lua").read_text(encoding="utf-8")
-    for name in ("availability", "health")
+    for name in ("availability", "explanations", "health", "rules")
 }
 _pack = msgspec.msgpack.Encoder().encode
+_encode = msgspec.json.Encoder().encode
 
 
 class RedisAvailabilitySink(SlottedSink[LaneResult, None]):
     """Writes the availability of every LaneResult to `<prefix><sku>`, and the age of it all to `<prefix>@health`.
 
+    Explanations go to `<explain_prefix><sku>`, the rules in force to `<prefix>@rules`.
     `now_ms` is the wall clock in ms since 1970, for the health alone. `write_batch` sends and does not wait;
     `snapshot` waits until Redis has answered everything. SinkError, in one line, where Redis cannot be reached at the
     start, or does not take a write within `bounds.retry_seconds_max`.
@@ -39,13 +53,14 @@ class RedisAvailabilitySink(SlottedSink[LaneResult, None]):
         prefix: str,
         now_ms: Callable[[], int],
         *,
+        explain_prefix: str = EXPLAIN_PREFIX,
         slots: int = SLOTS,
         bounds: PipelineBounds = PipelineBounds(),  # noqa: B008  # immutable
         beat: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(slots)
         self._pipeline = RedisPipeline(url, _SCRIPTS, bounds, beat)
-        self._writer = _Writer(self._pipeline, prefix, now_ms)
+        self._writer = _Writer(self._pipeline, prefix, explain_prefix, now_ms)
 
     @property
     def counters(self) -> "RedisCounters":
@@ -91,12 +106,13 @@ class _Slot(StatefulSinkPartition[LaneResult, None]):
 class _Writer:
     """All slots of one process: what they write, and how old it is."""
 
-    def __init__(self, pipeline: RedisPipeline, prefix: str, now_ms: Callable[[], int]) -> None:
+    def __init__(self, pipeline: RedisPipeline, prefix: str, explain_prefix: str, now_ms: Callable[[], int]) -> None:
         self.written = 0
         self.refused = 0
         self.slots_open: set[str] = set()
         self._pipeline = pipeline
         self._prefix = prefix
+        self._explain_prefix = explain_prefix
         self._incarnation = 0  # the greatest written so far; 0: none
         self._health = _Health(now_ms)
 
@@ -106,6 +122,8 @@ class _Writer:
         self._claim(results)
         for skus, texts in calls_of(self._prefix, results):
             self._send(skus, texts)
+        self._send_explanations([explanation for result in results for explanation in result.explanations])
+        self._send_rules([held for result in results for held in result.rules])
         for result in results:
             if result.marks:
                 self._health.told(slot, result.lane, result.marks)
@@ -130,6 +148,29 @@ class _Writer:
             self.refused += skus - written
 
         self._pipeline.send("availability", _pack(texts), answered)
+
+    def _send_explanations(self, explanations: list[Explanation]) -> None:
+        for start in range(0, len(explanations), EXPLANATIONS_PER_CALL_MAX):
+            texts: list[str] = []
+            for explanation in explanations[start : start + EXPLANATIONS_PER_CALL_MAX]:
+                key = explain_key(self._explain_prefix, explanation.sku)
+                texts += (key, str(explanation.incarnation), str(explanation.version), _encode(explanation).decode())
+            self._pipeline.send("explanations", _pack(texts), lambda _: None)
+
+    def _send_rules(self, held: list[RulesInForce]) -> None:
+        if not held:
+            return
+        texts = [rules_key(self._prefix), str(held[0].incarnation)]
+        for rules in held:
+            said = _encode(Held(rules.generation, rules.digest, rules.offset, rules.time)).decode()
+            texts += (
+                str(rules.partition),
+                str(rules.offset),
+                str(rules.generation),
+                said,
+                bytes(rules.document).decode(),
+            )
+        self._pipeline.send("rules", _pack(texts), lambda _: None)
 
     def _claim(self, results: list[LaneResult]) -> None:
         """Tell Redis of a new incarnation ahead of its first write, so that the next state draws a greater one."""

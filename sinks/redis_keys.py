@@ -1,14 +1,19 @@
 """Names of keys and fields in Redis, and what their hashes say; all that a reader needs to know."""
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
+import msgspec
 from redis import Redis
+
+from schemas.outputs import Explanation
 
 INCARNATION: Final = "@incarnation"
 VERSION: Final = "@version"
 AS_OF: Final = "@as_of"
 HEALTH: Final = "@health"
+RULES: Final = "@rules"
+EXPLAIN_PREFIX: Final = "explain:"
 UNKNOWN_LAG: Final = "inf"  # of an unknown length: no bound that a reader sets lets it pass as fresh
 
 _OWN_FIELDS = frozenset((INCARNATION, VERSION, AS_OF))
@@ -41,6 +46,24 @@ class Health(NamedTuple):
     written_ms: int
 
 
+class Held(msgspec.Struct, frozen=True):
+    """Which rules a partition goes by: from `offset` on (−1: from its beginning), since `time` where that was told."""
+
+    generation: int
+    digest: str
+    offset: int
+    time: str | None
+
+
+class RulesHeld(NamedTuple):
+    """The rules in force, by partition; `document` are those of `generation`, the greatest of them."""
+
+    incarnation: int
+    partitions: dict[int, Held]
+    generation: int
+    document: dict[str, Any]
+
+
 def availability_key(prefix: str, sku: str) -> str:
     """The key of a SKU's hash."""
     return prefix + sku
@@ -49,6 +72,16 @@ def availability_key(prefix: str, sku: str) -> str:
 def health_key(prefix: str) -> str:
     """The key of the health hash; no SKU begins with `@`."""
     return prefix + HEALTH
+
+
+def rules_key(prefix: str) -> str:
+    """The key of the hash that tells which rules are in force; no SKU begins with `@`."""
+    return prefix + RULES
+
+
+def explain_key(explain_prefix: str, sku: str) -> str:
+    """The key of a SKU's explanation."""
+    return explain_prefix + sku
 
 
 def fields_of(channel: str) -> tuple[str, ...]:
@@ -92,6 +125,24 @@ def read_health(client: Redis, prefix: str) -> Health | None:
     return parse_health(_hash(client, health_key(prefix)))
 
 
+def read_rules_in_force(client: Redis, prefix: str) -> RulesHeld | None:
+    """The rules in force; None where no run has told. `client` must not decode responses."""
+    fields = _hash(client, rules_key(prefix))
+    if b"document" not in fields:
+        return None
+    return RulesHeld(
+        int(fields[b"@incarnation"]),
+        {int(name): _held(text) for name, text in sorted(fields.items()) if name.isdigit()},
+        int(fields[b"generation"]),
+        msgspec.json.decode(fields[b"document"]),
+    )
+
+
+def parse_explanation(document: bytes | None) -> Explanation | None:
+    """What a SKU's explanation says; None where there is none, ValueError where it is not onhand's."""
+    return None if document is None else _explanation(document)
+
+
 def last_incarnation(client: Redis, prefix: str) -> int:
     """The greatest incarnation that Redis has been told of, 0 where there is none; a new state draws a greater one."""
     return int(_hash(client, health_key(prefix)).get(b"incarnation", b"0"))
@@ -99,3 +150,7 @@ def last_incarnation(client: Redis, prefix: str) -> int:
 
 def _hash(client: Redis, key: str) -> dict[bytes, bytes]:
     return cast("dict[bytes, bytes]", client.hgetall(key))
+
+
+_held = msgspec.json.Decoder(Held).decode
+_explanation = msgspec.json.Decoder(Explanation).decode

@@ -5,13 +5,13 @@ from typing import TypeVar
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
-from schemas.outputs import Availability, DeadLetter, Divergence, Reservation, Threshold
+from schemas.outputs import AnyRecord
 
 SLOTS = 8
 
 ValueT = TypeVar("ValueT")
 StateT = TypeVar("StateT")
-RecordT = TypeVar("RecordT", bound=Availability | Threshold | Divergence | Reservation | DeadLetter)
+RecordT = TypeVar("RecordT", bound=AnyRecord)
 
 
 class SinkError(RuntimeError):

@@ -10,9 +10,12 @@ from schemas.outputs import (
     Availability,
     DeadLetter,
     Divergence,
+    Explanation,
     LaneResult,
     LocationAvailability,
+    Replenishment,
     Reservation,
+    ShadowDifference,
     Threshold,
 )
 from schemas.rules import Rules
@@ -33,15 +36,23 @@ def time_of(minute: float) -> str:
 class Tale:
     """A lane that is told one record at a time; `at` is a minute of the tale, in the order of telling by default."""
 
-    def __init__(self, rules: Rules, *, dedupe_hours: int = 72, as_of_hours: int = 72) -> None:
-        settings = LaneSettings(1, incarnation=1, dedupe_ms=dedupe_hours * HOUR_MS, as_of_ms=as_of_hours * HOUR_MS)
-        self._lane = Lane(0, RuleBook(rules), settings)
+    def __init__(
+        self, rules: Rules, *, dedupe_hours: int = 72, as_of_hours: int = 72, shadow: Rules | None = None
+    ) -> None:
+        self._settings = LaneSettings(
+            1, incarnation=1, dedupe_ms=dedupe_hours * HOUR_MS, as_of_ms=as_of_hours * HOUR_MS
+        )
+        self._book = RuleBook(rules)
+        self._shadow = None if shadow is None else RuleBook(shadow)
+        self._lane = Lane(0, self._book, self._settings, self._shadow)
         self._told = {LOG: 0, ELSEWHERE: 0}
         self.record: Availability | None = None
         self.answers: list[Reservation] = []
         self.crossings: list[Threshold] = []
         self.divergences: list[Divergence] = []
         self.dead_letters: list[DeadLetter] = []
+        self.proposals: list[Replenishment] = []
+        self.shadow: list[ShadowDifference] = []
 
     def tell(self, kind: str, quantity: int | None = None, *, at: float | None = None, **fields: Any) -> LaneResult:  # noqa: ANN401  # whatever a record carries
         """Send a record about SKU `A`, at location `east` and from source `wms` unless said otherwise."""
@@ -61,6 +72,16 @@ class Tale:
     def tick(self, at: float) -> LaneResult:
         """Let the partition's clock show a minute."""
         return self._send(json.dumps({"kind": "tick", "time": time_of(at)}).encode(), LOG)
+
+    def control(self, kind: str, **fields: Any) -> LaneResult:  # noqa: ANN401  # whatever a record carries
+        """Send a control record."""
+        return self._send(json.dumps({"kind": kind, **fields}).encode(), LOG)
+
+    def explanation(self, sku: str = "A") -> Explanation:
+        """Why the numbers of a SKU are what they are."""
+        row = self._lane._stock.names.row(sku)  # noqa: SLF001  # rows are the lane's own
+        self._lane._unexplained[row] = None  # noqa: SLF001
+        return self._lane.explain([row]).explanations[0]
 
     def position(self, location: str = "east") -> LocationAvailability:
         """The quantities at a location."""
@@ -97,7 +118,7 @@ class Tale:
 
     def restart(self) -> None:
         """Go on from a snapshot."""
-        self._lane = Lane.restore(0, self._lane.snapshot(), self._lane._rules, self._lane._settings)  # noqa: SLF001
+        self._lane = Lane.restore(0, self._lane.snapshot(), self._book, self._settings, self._shadow)
 
     def _send(self, payload: bytes, origin: Origin) -> LaneResult:
         offset = self._told[origin]
@@ -109,4 +130,6 @@ class Tale:
         self.crossings += result.thresholds
         self.divergences += result.divergences
         self.dead_letters += result.dead_letters
+        self.proposals += result.replenishments
+        self.shadow += result.shadow
         return result

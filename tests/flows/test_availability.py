@@ -19,8 +19,8 @@ def test_lanes_pack_no_state_that_no_store_would_keep(monkeypatch: pytest.Monkey
     packed: list[int] = []
     monkeypatch.setattr(Lane, "snapshot", lambda lane: packed.append(lane.number))
     items: list[Item] = [Batch(Origin("c", "t", 0, "log"), [0], [-1], [b"A"], [b"{"])]
-    sinks = Sinks(NowhereSink(), NowhereSink(), NowhereSink(), NowhereSink(), NowhereSink(), NowhereSink())
+    sinks = Sinks(*(NowhereSink() for _ in Sinks._fields))
     rules, settings = RuleBook(Rules(channels={"web": ChannelRules()})), LaneSettings(2, 1, dedupe_ms=1)
-    flow = availability_flow(TestingSource(items), sinks, rules=rules, settings=settings)
+    flow = availability_flow(TestingSource(items), sinks, rules=rules, settings=settings, now_ms=lambda: 0)
     run_main(flow, epoch_interval=timedelta(0))  # type: ignore[no-untyped-call]  # as Bytewax has it
     assert packed == []

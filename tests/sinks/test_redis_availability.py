@@ -46,7 +46,7 @@ def availability(sku: str, version: int, incarnation: int = 1, **promised: int) 
 
 def result(*records: Availability, lane: int = 0, marks: list[Mark] | None = None) -> LaneResult:
     """Make what a lane leaves behind when it published `records`."""
-    return LaneResult(lane, list(records), [], [], [], [], marks or [], 0, 0, 0)
+    return LaneResult(lane, list(records), [], [], [], [], [], [], [], [], marks or [], 0, 0, 0)
 
 
 def mark(offset: int, end_offset: int, record_ms: int, read_ms: int, partition: int = 0) -> Mark:
