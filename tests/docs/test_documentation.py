@@ -26,13 +26,16 @@ from operators.admission import AHEAD_MS_MAX
 from operators.causes import UNKNOWN
 from operators.commitments import Claim, grants_of
 from operators.divergences import AGREES, CORRECTED
+from operators.doubts import HEARD, SILENT
 from operators.lane import HISTORY_MAX, IDS_PER_SKU_MAX, Lane, LaneSettings
 from operators.levels import LEVELS, START, standing_after, threshold_crossed
 from operators.pools import pool_of, spare_of
 from operators.positions import EFFECTS, QUANTITIES, available_units
+from operators.recent import KEPT
 from operators.rules import SUPPLIER_LOW_STOCK_AT, RuleBook
 from operators.sellable import offer_of, safety_units
 from operators.stating import COUNT_TOO_OLD
+from operators.windows import DAYS, HOURS
 from schemas.batches import Batch, Origin
 from schemas.complaints import Complaint, Document, read_toml
 from schemas.movements import (
@@ -224,7 +227,7 @@ def test_the_table_of_topics_names_type_and_configuration(topic: Any) -> None:  
     """The page about records says with which event type and configuration a topic is made."""
     rows = {code_in(row[0]): row for row in table_under("records.md", "Records out")}
     _, _, event_type, config = rows[topic.name]
-    assert code_in(event_type) == topic.event_type
+    assert code_in(event_type) == (topic.event_type or ABSENT)
     assert re.findall(r"`([^`]+)`", config) == [f"{key}={value}" for key, value in topic.config.items()]
 
 
@@ -362,6 +365,7 @@ def functions_of(path: Path) -> set[str]:
         "Stock",
         "Counts and statements",
         "Requests and commitments",
+        "Rules, silence and demand",
         "Reading a log",
         "Redis",
         "Records out",
@@ -433,6 +437,8 @@ def usage_fault(words: list[str]) -> str | None:
         ("movements.md", f"more than {AHEAD_MS_MAX // 1000} s past the timestamp"),
         ("reading.md", f"`written_ms` is there and at most {WRITTEN_SECONDS_MAX:g} s ago"),
         ("reading.md", f"`lag_seconds` is at most {LAG_SECONDS_MAX:g}."),
+        ("rules.md", f"for the latest {HOURS} hours and per day (UTC) for the latest day and the {DAYS - 1} before it"),
+        ("reading.md", f"the last {KEPT} facts"),
         ("operating.md", f"waits up to {WAIT_SECONDS_MAX:g} s. After {PipelineBounds().retry_seconds_max:g} s"),
         ("operating.md", f"not acknowledged within {DELIVERY_SECONDS_MAX:g} s"),
         ("operating.md", f"ends with exit code {FAILED} after {CHECK_SECONDS_MAX:g} s"),
@@ -468,9 +474,9 @@ def test_the_worked_example_of_the_formula() -> None:
         on_hand, reserved, allocated, quarantined, available = units_of(cells)
         assert available_units(on_hand, reserved, allocated, quarantined) == available
         names.append(code_in(name))
-        spares.append(spare_of(number, available, book.safety_units(resolved, names[-1])))
+        spares.append(spare_of(number, available, resolved.at(names[-1]).safety_units))
     for rule, (channel, *cells) in zip(resolved.channels, results, strict=True):
-        pool = pool_of(spares, [book.draws_on(rule.locations, name) for name in names])
+        pool = pool_of(spares, [resolved.draws_on(rule, name) for name in names])
         offer = offer_of(rule, pool)
         computed = [pool.units, safety_units(rule, pool.units), offer.sellable, pool.shortfall, offer.promised]
         assert (code_in(channel), units_of(cells)) == (rule.name, computed)
@@ -486,10 +492,10 @@ def test_the_worked_example_of_commitments() -> None:
     spares = [spare_of(number, int(units), 0) for number, units in enumerate(available.groups())]
     resolved = book.resolve("SKU-1", 0, frozenset({"b2b/acme", "b2b/beta"}))
     table = table_under("rules.md", "Commitments, a worked example")
-    draws = [[book.draws_on(rule.locations, name) for name in locations] for rule in resolved.channels]
+    draws = [[resolved.draws_on(rule, name) for name in locations] for rule in resolved.channels]
     pools = [pool_of(spares, drawn) for drawn in draws]
     claims = [
-        Claim(int(row[1]), pool.units, book.priority(rule.name), frozenset(n for n in (0, 1) if drawn[n]))
+        Claim(int(row[1]), pool.units, rule.priority, frozenset(n for n in (0, 1) if drawn[n]))
         for row, rule, pool, drawn in zip(table, resolved.channels, pools, draws, strict=True)
     ]
     for row, rule, pool, claim, grant in zip(table, resolved.channels, pools, claims, grants_of(claims), strict=True):
@@ -562,7 +568,7 @@ def test_every_outcome_of_a_request_is_documented_and_no_other() -> None:
 def test_every_reason_of_a_divergence_is_documented() -> None:
     """What operators can do is said for each reason that the code gives."""
     documented = {code_in(row[0]) for row in table_under("operating.md", "Divergences")}
-    assert documented == {*LIKELY_CAUSES, UNKNOWN.reason, COUNT_TOO_OLD, CORRECTED, AGREES}
+    assert documented == {*LIKELY_CAUSES, UNKNOWN.reason, COUNT_TOO_OLD, CORRECTED, AGREES, SILENT, HEARD}
 
 
 def test_every_operator_has_a_place_in_the_architecture() -> None:

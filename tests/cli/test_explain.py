@@ -1,0 +1,163 @@
+"""`onhand explain` and `onhand rules diff`: why the numbers are what they are, and what other rules would make of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from bench.servers import RedisServer
+from tests.cli.command import NOWHERE, assert_failed_in_one_line, onhand
+
+RULES = """
+[locations.east]
+safety_units = 1
+[channels.web]
+safety_units = 2
+low_stock_at = 5
+[channels.b2b]
+share_percent = 50
+[channels."b2b/acme"]
+[[rules]]
+category = "fireworks"
+channel = "web"
+cap_units = 7
+[categories]
+fireworks = ["A"]
+"""
+OTHER_RULES = RULES.replace("cap_units = 7", "safety_units = 12").replace("share_percent = 50", "share_percent = 100")
+LOG: list[dict[str, Any]] = [
+    {"kind": "tick", "time": "2026-11-20T00:00:00Z"},
+    {"kind": "received", "sku": "A", "quantity": 30, "location": "east"},
+    {"kind": "received", "sku": "B", "quantity": 5, "location": "west"},
+    {"kind": "channel_committed", "sku": "A", "quantity": 4, "channel": "b2b/acme"},
+    {"kind": "requested", "sku": "A", "quantity": 3, "channel": "web", "expires": "2026-11-29T00:00:00Z"},
+    {"kind": "stated", "sku": "A", "quantity": 25, "location": "east"},
+    {"kind": "shipped", "sku": "A", "quantity": 2, "location": "east"},
+    {"kind": "tick", "time": "2026-11-21T00:00:00Z"},
+]
+
+
+@pytest.fixture
+def flow(redis: Redis, redis_server: RedisServer, tmp_path: Path) -> dict[str, str]:
+    """A flow that has read the log to its end; the settings with which commands find what it left."""
+    assert redis.dbsize() == 0
+    facts = [
+        {"id": f"id-{number}", "source": "wms", "time": f"2026-11-20T09:0{number}:00Z", **record}
+        for number, record in enumerate(LOG)
+    ]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(fact) + "\n" for fact in facts))
+    (tmp_path / "rules.toml").write_text(RULES)
+    settings = {"redis.url": redis_server.url, "input.kind": "jsonl", "input.topic": "in.jsonl", "output.kind": "none"}
+    done = onhand("run", "availability", cwd=tmp_path, settings=settings)
+    assert done.returncode == 0, done.stderr
+    return settings
+
+
+def explained(flow: dict[str, str], cwd: Path, *arguments: str) -> dict[str, Any]:
+    """What `onhand explain --json` says."""
+    done = onhand("explain", *arguments, "--json", cwd=cwd, settings=flow)
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def test_the_steps_of_every_channel_add_up_to_what_it_reads(
+    flow: dict[str, str], redis: Redis, tmp_path: Path
+) -> None:
+    """The sum is the very number in Redis, and each step names its rule."""
+    for sku in ("A", "B"):
+        answer = explained(flow, tmp_path, sku)
+        assert answer["current"]
+        for name, channel in answer["explanation"]["channels"].items():
+            units = sum(step["units"] for step in channel["steps"])
+            assert units == channel["promised"] == int(str(redis.hget(f"avail:{sku}", name) or b"", "ascii"))
+    steps = {step["step"]: step for step in explained(flow, tmp_path, "A")["explanation"]["channels"]["web"]["steps"]}
+    assert steps["cap"]["rule"] == "rules[0].cap_units (category fireworks)"
+    assert steps["safety"]["rule"] == "channels.web.safety_units"
+    assert steps["share"]["rule"] == "default"
+    assert steps["contracts"]["units"] == -4
+
+
+def test_what_is_held_what_disagrees_and_what_happened_last(flow: dict[str, str], tmp_path: Path) -> None:
+    """Open requests, open divergences and the last movements, the newest first."""
+    explanation = explained(flow, tmp_path, "A")["explanation"]
+    assert [(held["parts"], held["channel"]) for held in explanation["requests"]] == [({"east": 3}, "web")]
+    assert [(open_["stated"], open_["derived"]) for open_ in explanation["divergences"]] == [(25, 30)]
+    kinds = [record["kind"] for record in explanation["movements"]]
+    assert kinds == ["shipped", "stated", "requested", "channel_committed", "received"]
+
+
+def test_a_table_for_people(flow: dict[str, str], tmp_path: Path) -> None:
+    """Positions, the steps of one channel, and the sum."""
+    done = onhand("explain", "A", "--channel", "web", cwd=tmp_path, settings=flow)
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[1].split() == ["LOCATION", *"ON HAND RESERVED ALLOCATED QUARANTINED AVAILABLE TRUSTED SAFETY SPARE".split()]
+    assert any(line.startswith("web may sell") for line in lines)
+    assert "b2b may sell" not in done.stdout
+    assert "disagrees: wms at east says on_hand 25, derived 30" in done.stdout
+
+
+def test_an_account_without_a_number_reads_that_of_its_channel(flow: dict[str, str], tmp_path: Path) -> None:
+    """As its reader does."""
+    answer = explained(flow, tmp_path, "B", "--channel", "b2b/acme")
+    assert list(answer["explanation"]["channels"]) == ["b2b"]
+    assert answer["promised"] == {"b2b/acme": answer["explanation"]["channels"]["b2b"]["promised"]}
+
+
+def test_numbers_that_have_moved_on_are_said_to_have(flow: dict[str, str], redis: Redis, tmp_path: Path) -> None:
+    """An explanation of older numbers is never taken for one of those that are read."""
+    redis.hset("avail:A", mapping={"@version": "999", "web": "1"})
+    assert explained(flow, tmp_path, "A")["current"] is False
+    assert "have moved on" in onhand("explain", "A", cwd=tmp_path, settings=flow).stdout
+
+
+def test_a_sku_never_seen(flow: dict[str, str], tmp_path: Path) -> None:
+    """It is 0 for everybody."""
+    assert "never seen, treat as 0" in onhand("explain", "Z", cwd=tmp_path, settings=flow).stdout
+
+
+def test_a_redis_out_of_reach_is_said(tmp_path: Path) -> None:
+    """One line, exit code 1."""
+    done = onhand("explain", "A", cwd=tmp_path, settings={"redis.url": f"redis://{NOWHERE}/0"})
+    assert "does not answer" in assert_failed_in_one_line(done, 1)
+
+
+def test_a_diff_predicts_each_number(flow: dict[str, str], redis: Redis, redis_server: RedisServer, tmp_path: Path) -> None:
+    """What it says is what the flow shows once it goes by those rules."""
+    (tmp_path / "other.toml").write_text(OTHER_RULES)
+    done = onhand("rules", "diff", "other.toml", "--json", cwd=tmp_path, settings=flow)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    before = {sku: redis.hgetall(f"avail:{sku}") for sku in ("A", "B")}
+    (tmp_path / "rules.toml").write_text(OTHER_RULES)
+    redis.flushall()
+    assert onhand("run", "availability", cwd=tmp_path, settings=flow).returncode == 0
+    after = {sku: redis.hgetall(f"avail:{sku}") for sku in ("A", "B")}
+    moved = {
+        (sku, name.decode()): (int(units), int(after[sku][name]))
+        for sku, fields in before.items()
+        for name, units in fields.items()
+        if not name.startswith(b"@") and units != after[sku][name]
+    }
+    assert {(move["sku"], move["channel"]): (move["now"], move["then"]) for move in said["moves"]} == moved
+    assert said["moved_skus"] == len({sku for sku, _ in moved}) > 0
+
+
+def test_a_diff_for_people_and_one_without_differences(flow: dict[str, str], tmp_path: Path) -> None:
+    """The largest changes first, and a line for each channel."""
+    (tmp_path / "other.toml").write_text(OTHER_RULES)
+    done = onhand("rules", "diff", "other.toml", cwd=tmp_path, settings=flow)
+    assert done.stdout.splitlines()[0].split() == ["SKU", "CHANNEL", "NOW", "THEN", "CHANGE"]
+    assert "of 2 SKUs would change" in done.stdout
+    assert "0 of 2 SKUs would change" in onhand("rules", "diff", cwd=tmp_path, settings=flow).stdout
+
+
+def test_a_diff_with_broken_rules_names_the_line(flow: dict[str, str], tmp_path: Path) -> None:
+    """As `onhand check` does, exit code 2."""
+    (tmp_path / "other.toml").write_text("[channels.web]\nsafety_units = -1\n")
+    done = onhand("rules", "diff", "other.toml", cwd=tmp_path, settings=flow)
+    assert_failed_in_one_line(done, 2)
+    assert "other.toml:2: error" in done.stderr
