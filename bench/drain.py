@@ -27,7 +27,7 @@ from bench.oracle import Oracle, fold
 from bench.servers import KafkaBroker, RedisServer
 from schemas.batches import Batch, Origin
 from schemas.outputs import Threshold
-from schemas.topics import DEAD_LETTERS, MOVEMENTS, THRESHOLDS, TOPICS, Topic
+from schemas.topics import DEAD_LETTERS, MOVEMENTS, ONE_PARTITION, THRESHOLDS, TOPICS, Topic
 
 DRAIN_SECONDS_MAX: Final = 1800.0
 STOP_SECONDS_MAX: Final = 60.0
@@ -145,7 +145,12 @@ def create_topics(bootstrap_servers: str, partitions: int) -> None:
 
 def _create(admin: AdminClient, topics: Iterable[Topic[Any, Any]], partitions: int) -> None:
     wanted = [
-        NewTopic(topic.name, num_partitions=partitions, replication_factor=1, config=dict(topic.config))
+        NewTopic(
+            topic.name,
+            num_partitions=1 if topic in ONE_PARTITION else partitions,
+            replication_factor=1,
+            config=dict(topic.config),
+        )
         for topic in topics
     ]
     for made in admin.create_topics(wanted).values():

@@ -15,6 +15,7 @@ from cli.draining import Drain
 from cli.embedded import is_embedded, serving_redis
 from cli.failures import CliError, one_line
 from cli.native_errors import native_errors_apart
+from cli.rules_at_start import settle_rules
 from flows.availability import Sinks, availability_flow
 from flows.running import run_flow
 from operators.lane import LaneSettings
@@ -123,15 +124,16 @@ def _run(
         as_of_ms=settings.input.as_of_hours * HOUR_MS,
     )
     source = _source(configuration, redis_url, draining, accept_truncated=accept_truncated)
+    _tell_start(configuration, redis_url, lanes)
+    first = settle_rules(configuration, rules, redis_url)
     flow = availability_flow(
         source,
         _sinks(configuration, redis),
-        rules=RuleBook(rules),
+        rules=RuleBook(first),
         settings=lanes,
         now_ms=now_ms,
         shadow=None if shadow is None else RuleBook(shadow),
     )
-    _tell_start(configuration, redis_url, lanes)
     with _ticking(settings, redis_url):
         run_flow(flow, snapshot_seconds=settings.state.snapshot_seconds)
     if isinstance(source, KafkaSource):

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cli import bench, check, demo, doctor, explain, get, load, run, tail, topics
+from cli import bench, check, demo, doctor, explain, get, load, rules, rules_diff, run, tail, topics
 from cli.failures import DONE, FAILED, INTERRUPTED, MISUSED, CliError, one_line
 from cli.logs import configure_logs
 from cli.screen import ReaderGone, print_note
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 run_app = typer.Typer(no_args_is_help=True, help="Run a flow until it is told to stop.")
 topics_app = typer.Typer(no_args_is_help=True, help="The Kafka topics.")
+rules_app = typer.Typer(no_args_is_help=True, help="The rules of a running flow.")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure on this machine, checked by an oracle.")
 
 
@@ -49,6 +50,10 @@ add(app, check.check, check.EXAMPLES)
 add(app, doctor.doctor, doctor.EXAMPLES)
 app.add_typer(topics_app, name="topics")
 add(topics_app, topics.create, topics.EXAMPLES)
+app.add_typer(rules_app, name="rules")
+add(rules_app, rules.push, rules.PUSH_EXAMPLES)
+add(rules_app, rules.show, rules.SHOW_EXAMPLES)
+add(rules_app, rules_diff.diff, rules_diff.EXAMPLES)
 add(app, tail.tail, tail.EXAMPLES)
 add(app, load.load, load.EXAMPLES)
 app.add_typer(bench_app, name="bench")
