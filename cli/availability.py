@@ -16,6 +16,7 @@ from cli.embedded import is_embedded, serving_redis
 from cli.failures import CliError, one_line
 from cli.native_errors import native_errors_apart
 from cli.rules_at_start import settle_rules
+from cli.watching import watching
 from flows.availability import Sinks, availability_flow
 from flows.running import run_flow
 from operators.lane import LaneSettings
@@ -134,7 +135,7 @@ def _run(
         now_ms=now_ms,
         shadow=None if shadow is None else RuleBook(shadow),
     )
-    with _ticking(settings, redis_url):
+    with _ticking(settings, redis_url), watching(configuration, first, redis_url, now_ms):
         run_flow(flow, snapshot_seconds=settings.state.snapshot_seconds)
     if isinstance(source, KafkaSource):
         source.commit_last()

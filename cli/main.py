@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cli import bench, check, demo, doctor, explain, get, load, rules, rules_diff, run, tail, topics
+from cli import bench, check, demo, doctor, explain, get, heartbeat, load, rules, rules_diff, run, tail, topics
 from cli.failures import DONE, FAILED, INTERRUPTED, MISUSED, CliError, one_line
 from cli.logs import configure_logs
 from cli.screen import ReaderGone, print_note
@@ -54,6 +54,7 @@ app.add_typer(rules_app, name="rules")
 add(rules_app, rules.push, rules.PUSH_EXAMPLES)
 add(rules_app, rules.show, rules.SHOW_EXAMPLES)
 add(rules_app, rules_diff.diff, rules_diff.EXAMPLES)
+add(app, heartbeat.heartbeat, heartbeat.EXAMPLES)
 add(app, tail.tail, tail.EXAMPLES)
 add(app, load.load, load.EXAMPLES)
 app.add_typer(bench_app, name="bench")
