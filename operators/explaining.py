@@ -17,7 +17,7 @@ from operators.stating import Stating
 from operators.steps import safety_rule_of, steps_of
 from operators.stock import Stock
 from operators.trust import trusted_units
-from operators.windows import DAY_MS, DAYS, HOUR_MS
+from operators.windows import DAY_MS, HOUR_MS
 from schemas.batches import Origin
 from schemas.outputs import (
     ChannelAvailability,
@@ -118,7 +118,7 @@ class Explaining:
             proposed=cells["proposed"][row],
         )
         if place.is_planned:
-            need = self._replenishing.need(row)
+            need = self._replenishing.need(row, seen_ms)
             explained.reorder_point, explained.position = need.reorder_point, need.position_units
         self._add_demand(explained, row, seen_ms)
         return explained
@@ -144,7 +144,7 @@ class Explaining:
         explained.dynamic_safety_units = dynamic_safety_units(demand, stock.place(row).planning)
         explained.demand_days = _named_days(sold)
         explained.demand_hours = _named_hours(stock.demand_windows.hours(row))
-        explained.in_stock_days = [_day_name(at) for at in range(day - DAYS + 1, day) if stock.was_in_stock(row, at)]
+        explained.in_stock_days = [_day_name(at) for at in stock.in_stock_days(row, day)]
 
 
 def _open(request: Request) -> OpenRequest:

@@ -550,11 +550,20 @@ class Lane:
         `rules_before` held until now, None where the same ones hold still.
         """
         stock, resolved = self._stock, self._stock.rules_of(sku)
+        if rules_before is None and sku not in self._pending and not resolved.is_dynamic:
+            self._plan_alone(sku, happening, outcome, is_daily=is_daily)
+            return
         before = stock.channels_of(sku, resolved if rules_before is None else rules_before)
         changes = stock.evaluate(sku)
         plans = self._replenishing.plan(sku, happening, is_daily=is_daily)
         if changes or plans or sku in self._pending or stock.channels_of(sku, resolved) != before:
             self._show(sku, happening, changes, plans, outcome)
+
+    def _plan_alone(self, sku: int, happening: Happening, outcome: Outcome, *, is_daily: bool) -> None:
+        """The look at a SKU whose offers cannot have changed: nothing of them follows from its demand."""
+        self._stock.is_looked_at(sku)
+        if plans := self._replenishing.plan(sku, happening, is_daily=is_daily):
+            self._show(sku, happening, [], plans, outcome)
 
     def _show(
         self, sku: int, happening: Happening, changes: list[Change], plans: list[Replenishment], outcome: Outcome

@@ -73,6 +73,7 @@ def dynamic_safety_units(demand: Demand, planning: Planning) -> int:
     return max(0, _rounded_up(buffer_units(demand, planning)))
 
 
+@lru_cache(maxsize=16_384)
 def reorder_point_units(demand: Demand, planning: Planning) -> int:
     """d·L + the buffer, in whole units: at or below it, a purchase arrives too late for what is likely to be sold."""
     return max(0, _rounded_up(demand.per_day * planning.lead_time_days + buffer_units(demand, planning)))

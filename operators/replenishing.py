@@ -72,15 +72,14 @@ class Replenishing:
             cells["expected"][row] = 0
         return events
 
-    def need(self, position: int) -> Need:
-        """Where the position stands now."""
+    def need(self, position: int, moment_ms: int) -> Need:
+        """Where the position stands now, with the demand as of `moment_ms`."""
         stock, cells = self._stock, self._stock.positions.cells
-        sku = cells["sku"][position]
         units = stock.available(position) + max(0, cells["incoming"][position]) + max(0, cells["in_transit"][position])
         place = stock.place(position)
         if not place.is_planned:
             return Need(NO_DEMAND, None, units, 0)
-        demand = stock.demand(position, stock.moment_ms(sku))
+        demand = stock.demand(position, moment_ms)
         reorder_point = reorder_point_units(demand, place.planning) if demand.units else 0
         return Need(demand, place.planning, units, reorder_point)
 
@@ -93,7 +92,8 @@ class Replenishing:
 
     def _plan_position(self, row: int, happening: Happening, *, is_daily: bool) -> list[Replenishment]:
         cells = self._stock.positions.cells
-        need, proposed = self.need(row), cells["proposed"]
+        need = self.need(row, self._stock.moment_ms(cells["sku"][row]))
+        proposed = cells["proposed"]
         events = []
 
         def tell(event: Literal["proposed", "changed", "closed"], quantity: int, reason: str) -> None:

@@ -68,6 +68,7 @@ _STANDING_COLUMNS: Final[dict[str, type[np.generic]]] = {
 }
 _QUANTITY: Final = {name: index for index, name in enumerate(QUANTITIES)}
 _STOCK_DAYS_MASK: Final = (1 << DAYS) - 1
+_WHOLE_DAYS_MASK: Final = (1 << DAYS - 1) - 1  # without today, which is not over
 
 Channels = dict[str, ChannelAvailability]
 
@@ -296,8 +297,7 @@ class Stock:
 
     def demand(self, position: int, moment_ms: int) -> Demand:
         """Demand per day over the 28 days before the day of `moment_ms`, without days wholly out of stock."""
-        sold = self.demand_windows.days(position) if position in self.demand_windows else None
-        if sold is None:
+        if position not in self.demand_windows:
             return NO_DEMAND
         cells = self.positions.cells
         day, has_stock = moment_ms // DAY_MS, self.available(position) > 0
@@ -305,28 +305,47 @@ class Stock:
         known = self._demands.get(position)
         if known is not None and known[0] == holds_for:
             return known[1]
-        observed = [max(0, sold.get(at, 0)) for at in self.observed_days(position, day)]
-        demand = Demand(len(observed), sum(observed), sum(units * units for units in observed))
+        demand = self._demand(position, day)
         self._demands[position] = (holds_for, demand)
         return demand
 
     def observed_days(self, position: int, day: int) -> list[int]:
         """The 28 days before `day` without those in which nothing was available and nothing was sold."""
-        sold = self.demand_windows.days(position)
-        return [at for at in range(day - DAYS + 1, day) if sold.get(at, 0) > 0 or self.was_in_stock(position, at)]
+        seen = self._in_stock(position, day) | self._sold(position, day)
+        return [day - 1 - back for back in range(DAYS - 1) if seen >> back & 1]
 
-    def was_in_stock(self, position: int, day: int) -> bool:
-        """Whether something was available at some time of `day`, as far as is known."""
+    def in_stock_days(self, position: int, day: int) -> list[int]:
+        """Those of the 28 days before `day` at some time of which something was available."""
+        seen = self._in_stock(position, day)
+        return [day - 1 - back for back in range(DAYS - 1) if seen >> back & 1]
+
+    def _demand(self, position: int, day: int) -> Demand:
+        sold = [
+            units for at, units in self.demand_windows.days(position).items() if day - DAYS < at < day and units > 0
+        ]
+        days = (self._in_stock(position, day) | self._sold(position, day)).bit_count()
+        return Demand(days, sum(sold), sum(units * units for units in sold))
+
+    def _sold(self, position: int, day: int) -> int:
+        """Bit k: something was sold k + 1 days before `day`."""
+        sold = self.demand_windows.days(position)
+        return sum(1 << day - 1 - at for at, units in sold.items() if day - DAYS < at < day and units > 0)
+
+    def _in_stock(self, position: int, day: int) -> int:
+        """Bit k: something was available k + 1 days before `day`; after the last change it is as now."""
         cells = self.positions.cells
-        before = cells["stock_day"][position] - day
-        if before < 0:
-            return self.available(position) > 0
-        return before < DAYS and bool(cells["stock_days"][position] >> before & 1)
+        later, known = day - 1 - cells["stock_day"][position], cells["stock_days"][position]
+        if later <= 0:
+            return int(known >> -later) & _WHOLE_DAYS_MASK
+        kept = known << later if later < DAYS else 0
+        filled = (1 << min(later, DAYS)) - 1 if self.available(position) > 0 else 0
+        return int(kept | filled) & _WHOLE_DAYS_MASK
 
     def evaluate(self, sku: int) -> list[Change]:
         """Works out what everybody may sell of `sku` now; returns the levels that changed, channels first."""
         resolved, moment_ms = self._resolved[sku], self.moment_ms(sku)
-        self.skus.cells["evaluated_day"][sku] = moment_ms // DAY_MS
+        if resolved.is_planned or resolved.is_dynamic:
+            self.is_looked_at(sku)
         spares = self._spares(sku, resolved, moment_ms)
         changes = [
             change
@@ -340,6 +359,10 @@ class Stock:
         """Whether anything that is published of `sku` follows from its demand."""
         resolved = self._resolved[sku]
         return resolved.is_planned or resolved.is_dynamic
+
+    def is_looked_at(self, sku: int) -> None:
+        """What follows from the demand for `sku` is as of now."""
+        self.skus.cells["evaluated_day"][sku] = self.moment_ms(sku) // DAY_MS
 
     def is_evaluated(self, sku: int) -> bool:
         """Whether nothing about `sku` follows from its demand that has not been looked at today."""
