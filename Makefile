@@ -32,7 +32,8 @@ test: $(DEVELOPMENT) ## all tests, with a real Kafka and a real Redis; a skipped
 
 properties: $(DEVELOPMENT) ## ten thousand random runs of the lanes against the oracle; takes half an hour
 	$(BIN)/python -m pytest --hypothesis-profile=long tests/operators/test_lane_equals_oracle.py \
-		tests/operators/test_facts_equal_the_oracle.py tests/operators/test_promises_hold.py
+		tests/operators/test_facts_equal_the_oracle.py tests/operators/test_rules_equal_the_oracle.py \
+		tests/operators/test_promises_hold.py
 
 check: $(DEVELOPMENT) ## ruff, its formatter, mypy and the import rules
 	$(BIN)/ruff check

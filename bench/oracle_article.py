@@ -2,17 +2,22 @@
 
 from collections import defaultdict, deque
 from math import inf
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from schemas import movements as m
 from schemas.batches import Origin
 from schemas.movements import Movement
-from schemas.outputs import Cause, Level, Reservation
-from schemas.rules import ChannelRules
+from schemas.outputs import Cause, Level, Reservation, ShadowOffer
+from schemas.rules import ChannelRules, Rule, Rules
 
 QUANTITIES = ("on_hand", "reserved", "allocated", "picked", "quarantined", "in_transit", "incoming")
 RECENT_MAX = 8  # plain movements of a SKU among which one told twice is looked for
 MISSING_MAX = 16  # sequence numbers of a source at a position
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+WINDOW_DAYS = 28  # before the newest one
+
+Safety = int | Literal["dynamic"]
 
 _SIGNS: dict[type[Movement], dict[str, int]] = {
     m.Expected: {"incoming": +1},
@@ -94,7 +99,7 @@ class Numbering:
 class Position:
     """One SKU at one location: lists of (quantity, time, units), and the values that they add up to."""
 
-    __slots__ = ("available", "counts", "moves", "newest_ms", "now")
+    __slots__ = ("available", "counts", "last_day", "moves", "newest_ms", "now", "returned", "sold", "stocked")
 
     def __init__(self) -> None:
         self.now = dict.fromkeys(QUANTITIES, 0)
@@ -102,6 +107,10 @@ class Position:
         self.moves: list[tuple[str, int, int]] = []
         self.counts: list[tuple[str, int, int]] = []
         self.newest_ms = -1
+        self.sold: dict[int, int] = {}  # units shipped and transferred out, by hour since 1970
+        self.returned: dict[int, int] = {}
+        self.last_day = -1  # the latest day on which anything reached it
+        self.stocked: list[int] = []  # days on which something was available, in their order, up to the last day
 
     def move(self, quantity: str, time_ms: int, units: int) -> None:
         """`units` more (or less) of a quantity, since `time_ms`."""
@@ -116,6 +125,24 @@ class Position:
         self.counts.append((quantity, time_ms, units))
         self.now[quantity] = self.at(quantity)
         self.available = available(self.now)
+
+    def reach(self, time_ms: int, before: int) -> None:
+        """A record changed the position (or could have) at `time_ms`; `before` it, so many units were available."""
+        day = time_ms // DAY_MS
+        if self.last_day < 0:
+            self.last_day = day
+        elif day > self.last_day:
+            if before > 0:
+                self.stocked.extend(range(max(self.last_day + 1, day - WINDOW_DAYS), day + 1))
+            self.last_day = day
+        if self.available > 0 and self.last_day not in self.stocked[-1:]:
+            self.stocked.append(self.last_day)
+
+    def was_in_stock(self, day: int) -> bool:
+        """Whether anything was available on a day; since the last one that was heard of, nothing has changed."""
+        if day > self.last_day:
+            return self.available > 0
+        return day >= self.last_day - WINDOW_DAYS and day in self.stocked
 
     def at(self, quantity: str, time_ms: float = inf) -> int:
         """The last count up to `time_ms` (of several at one time the last to arrive), and what moved after it."""
@@ -196,21 +223,34 @@ class Finding(NamedTuple):
     opened_ms: int
 
 
+class Policy(NamedTuple):
+    """The rules for one SKU, as they hold at a moment."""
+
+    rules: Rules
+    exceptions: list[int]  # indices of those that concern it, weakest first
+    in_force: list[int]  # of these
+    named: list[str]  # channels with a field whatever is committed
+    channels: dict[str, ChannelRules]
+    dynamic_channels: set[str]  # whose safety units come from demand
+    safety: dict[str, Safety]  # by location, where an exception names one
+    low: dict[str, int]  # the same
+    buying: list[Rule]  # exceptions in force that say when or how much to buy
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether what is offered depends on demand."""
+        return bool(self.dynamic_channels) or "dynamic" in self.safety.values()
+
+
 class Article:
     """Everything known about one SKU."""
 
-    def __init__(self, sku: str, home: Origin, exceptions: list[int], *, dedupe_ms: int, as_of_ms: int) -> None:
+    def __init__(self, sku: str, home: Origin, policy: Policy, *, dedupe_ms: int, as_of_ms: int) -> None:
         self.sku = sku
         self.home = home
-        self.exceptions = exceptions  # indices of the rules that concern it, weakest first
+        self.policy = policy
         self.dedupe_ms = dedupe_ms
         self.as_of_window_ms = as_of_ms
-        # rules in force
-        self.in_force: list[int] = []
-        self.named: list[str] = []  # channels with a field whatever is committed
-        self.channels: dict[str, ChannelRules] = {}
-        self.safety: dict[str, int] = {}  # by location, where an exception names one
-        self.low: dict[str, int] = {}  # the same
         # stock
         self.places: dict[str, Position] = {}
         self.recent: deque[Movement] = deque(maxlen=RECENT_MAX)
@@ -226,12 +266,18 @@ class Article:
         self.waiting: list[Waiting] = []
         self.late: dict[int, int] = {}  # movements that arrived while a statement waited, by its number
         self.findings: dict[tuple[str, str], Finding] = {}  # open, by location and system
+        # purchases
+        self.proposed: dict[str, int] = {}  # units of the open proposal, by location
+        self.expected: set[str] = set()  # locations that a purchase was announced for since the last look
         # what is shown
         self.offers: dict[str, Offer] = {}
         self.channel_gauges: defaultdict[str, Gauge] = defaultdict(Gauge)
         self.place_gauges: defaultdict[str, Gauge] = defaultdict(Gauge)
         self.version = -1  # nothing shown yet
         self.as_of_ms = 0
+        self.generation = 0
+        self.moment_ms = 0  # what demand was judged by
+        self.differences: dict[str, ShadowOffer] = {}  # from the shadow rules, as told last
 
     @property
     def horizon_ms(self) -> int:

@@ -1,10 +1,22 @@
 """What channels may sell of a SKU by the oracle: rules laid over one another, pools, contracts and the formula."""
 
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from bench.oracle_article import Article
-from schemas.rules import ACCOUNT_SEPARATOR, CHANNEL_FIELDS, CategoryFile, ChannelRules, Rule, Rules
+from msgspec import structs
+
+from bench.oracle_article import Article, Policy
+from bench.oracle_demand import dynamic_safety, figures
+from schemas.rules import (
+    ACCOUNT_SEPARATOR,
+    CHANNEL_FIELDS,
+    REPLENISHMENT_FIELDS,
+    CategoryFile,
+    ChannelRules,
+    ReplenishmentRules,
+    Rule,
+    Rules,
+)
 
 SUPPLIER_LOW_STOCK_AT = 9
 
@@ -14,7 +26,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Market(NamedTuple):
     """What a SKU's channels compete for."""
 
+    policy: Policy
     spare: dict[str, int]  # above its safety stock, by location
+    dynamic: dict[str, int]  # safety stock that follows from demand, by location, where a rule asks for it
     own: dict[str, int]  # by channel with an open contract: what the pools hold of it
 
 
@@ -27,10 +41,30 @@ class Terms(NamedTuple):
     overcommitted: int
 
 
+def policy_for(sku: str, rules: Rules, clock_ms: int) -> Policy:
+    """What holds for each of the SKU's channels and locations when its clock shows `clock_ms`."""
+    exceptions = concerning(sku, rules)
+    in_force = [index for index in exceptions if holds(rules.rules[index], clock_ms)]
+    holding = [rules.rules[index] for index in in_force]
+    of_places = [(rule.location, rule) for rule in holding if rule.location is not None]
+    return Policy(
+        rules=rules,
+        exceptions=exceptions,
+        in_force=in_force,
+        named=named(rules, exceptions),
+        channels={channel: _channel_rules(channel, rules, holding) for channel in rules.channels},
+        dynamic_channels={channel for channel in rules.channels if _is_dynamic(channel, holding)},
+        safety={place: rule.safety_units for place, rule in of_places if rule.safety_units is not None},
+        low={place: rule.low_stock_at for place, rule in of_places if rule.low_stock_at is not None},
+        buying=[rule for rule in holding if any(getattr(rule, field) is not None for field in REPLENISHMENT_FIELDS)],
+    )
+
+
 def concerning(sku: str, rules: Rules) -> list[int]:
-    """Indices of the exceptions for `sku`: those of its categories, then its own, each in the order of the file."""
+    """Indices of the exceptions for `sku`: those for a location alone, those of its categories, then its own."""
+    anywhere = [index for index, rule in enumerate(rules.rules) if rule.sku is None and rule.category is None]
     by_category = [index for index, rule in enumerate(rules.rules) if _in_category(sku, rule.category, rules)]
-    return by_category + [index for index, rule in enumerate(rules.rules) if rule.sku == sku]
+    return anywhere + by_category + [index for index, rule in enumerate(rules.rules) if rule.sku == sku]
 
 
 def named(rules: Rules, exceptions: list[int]) -> list[str]:
@@ -39,14 +73,21 @@ def named(rules: Rules, exceptions: list[int]) -> list[str]:
     return [channel for channel in rules.channels if ACCOUNT_SEPARATOR not in channel or channel in by_exception]
 
 
-def resolve(article: Article, rules: Rules, in_force: list[int]) -> None:
-    """What holds for each of the SKU's channels and locations, from the exceptions in force."""
-    article.in_force = in_force
-    exceptions = [rules.rules[index] for index in in_force]
-    article.channels = {channel: _channel_rules(channel, rules, exceptions) for channel in rules.channels}
-    of_places = [(rule.location, rule) for rule in exceptions if rule.location is not None]
-    article.safety = {place: rule.safety_units for place, rule in of_places if isinstance(rule.safety_units, int)}
-    article.low = {place: rule.low_stock_at for place, rule in of_places if rule.low_stock_at is not None}
+def is_planned(policy: Policy, place: str) -> bool:
+    """Whether purchases are proposed for the position at `place`."""
+    if place in policy.rules.locations and policy.rules.locations[place].kind == "supplier":
+        return False
+    return policy.rules.replenishment is not None or any(rule.location in (None, place) for rule in policy.buying)
+
+
+def buying_terms(policy: Policy, place: str) -> ReplenishmentRules:
+    """When and how much to buy at `place`: the table, with the exceptions laid over it, weakest first."""
+    terms = policy.rules.replenishment or ReplenishmentRules()
+    for rule in policy.buying:
+        if rule.location in (None, place):
+            said = {field: getattr(rule, field) for field in REPLENISHMENT_FIELDS}
+            terms = structs.replace(terms, **{field: value for field, value in said.items() if value is not None})
+    return terms
 
 
 def holds(rule: Rule, clock_ms: int) -> bool:
@@ -56,46 +97,63 @@ def holds(rule: Rule, clock_ms: int) -> bool:
     return begun and not ended
 
 
-def looked_at(article: Article, rules: Rules) -> list[str]:
+def looked_at(article: Article, policy: Policy) -> list[str]:
     """Channels whose level is kept: those with a field, and those that ever had a contract."""
     if not article.contracts:
-        return article.named
-    return [channel for channel in rules.channels if channel in article.named or channel in article.contracts]
+        return policy.named
+    return [channel for channel in policy.rules.channels if channel in policy.named or channel in article.contracts]
 
 
-def has_field(article: Article, channel: str) -> bool:
+def has_field(article: Article, channel: str, policy: Policy) -> bool:
     """Whether readers are shown a number for the channel."""
-    return channel in article.named or article.contracts[channel].committed > 0
+    return channel in policy.named or article.contracts[channel].committed > 0
 
 
-def market(article: Article, rules: Rules) -> Market:
-    """What is there for all channels together."""
-    spare = {place: max(0, at.available - _safety(article, place, rules)) for place, at in article.places.items()}
-    return Market(spare, _own_units(article, rules, spare) if article.contracts else {})
+def market(article: Article, policy: Policy, trust: dict[str, int], moment_ms: int) -> Market:
+    """What is there for all channels together, as far as its locations are trusted."""
+    dynamic = {}
+    if policy.is_dynamic:
+        dynamic = {
+            place: dynamic_safety(figures(position, moment_ms), buying_terms(policy, place))
+            for place, position in article.places.items()
+        }
+    spare = {
+        place: max(0, _trusted(at.available, trust.get(place, 100)) - _safety(policy, place, dynamic))
+        for place, at in article.places.items()
+    }
+    return Market(policy, spare, dynamic, _own_units(article, policy.rules, spare) if article.contracts else {})
 
 
-def terms(article: Article, channel: str, rules: Rules, there: Market) -> Terms:
+def terms(article: Article, channel: str, there: Market) -> Terms:
     """PRODUCT.md, "What a channel may sell"."""
-    rule = article.channels[channel]
+    rules = there.policy.rules
+    rule = there.policy.channels[channel]
     own = there.own.get(channel, 0)
     overcommitted = max(0, article.contracts[channel].open) - own if channel in article.contracts else 0
     if not rule.sell:
         return Terms(0, 0, 0, overcommitted)
     if rule.commitment_only:
         return Terms(own, _capped(own, rule), 0, overcommitted)
-    pool = short = claimed = 0
+    pool = short = claimed = kept = 0
     for place, units in there.spare.items():
         if sells_from(channel, place, rules):
             pool += units
             short += max(0, -article.places[place].available)
+            kept += there.dynamic.get(place, 0)
     for other in there.own:
         if _share(article, channel, other, rules):
             claimed += article.contracts[other].open
     free = max(0, pool - claimed)
-    safety = max(rule.safety_units, -(-rule.safety_percent * free // 100))
+    units = kept if channel in there.policy.dynamic_channels else rule.safety_units
+    safety = max(units, -(-rule.safety_percent * free // 100))
     sellable = own + max(0, free * rule.share_percent // 100 - safety)
     room = max(0, rule.backorder_units - article.owed.get(channel, 0) - short)
     return Terms(sellable, _capped(sellable + room, rule), room, overcommitted)
+
+
+def _trusted(available: int, percent: int) -> int:
+    """What of a position counts: a debt in full."""
+    return available * percent // 100 if available > 0 else available
 
 
 def _own_units(article: Article, rules: Rules, spare: dict[str, int]) -> dict[str, int]:
@@ -126,11 +184,11 @@ def sells_from(channel: str, place: str, rules: Rules) -> bool:
     return place not in rules.locations or rules.locations[place].kind != "supplier"
 
 
-def low_stock_at(article: Article, place: str, rules: Rules) -> int | None:
+def low_stock_at(policy: Policy, place: str) -> int | None:
     """From where on a position's level is low, or None where it has no level."""
-    if place in article.low:
-        return article.low[place]
-    location = rules.locations.get(place)
+    if place in policy.low:
+        return policy.low[place]
+    location = policy.rules.locations.get(place)
     if location is None:
         return None
     if location.low_stock_at is not None:
@@ -147,19 +205,33 @@ def _share(article: Article, channel: str, other: str, rules: Rules) -> bool:
     return any(sells_from(channel, place, rules) and sells_from(other, place, rules) for place in article.places)
 
 
-def _safety(article: Article, place: str, rules: Rules) -> int:
-    if place in article.safety:
-        return article.safety[place]
-    return rules.locations[place].safety_units if place in rules.locations else 0
+def _safety(policy: Policy, place: str, dynamic: dict[str, int]) -> int:
+    units = policy.safety.get(place)
+    if units == "dynamic":
+        return dynamic[place]
+    if units is not None:
+        return units
+    return policy.rules.locations[place].safety_units if place in policy.rules.locations else 0
+
+
+def _said_of(channel: str, exceptions: list[Rule], field: str) -> list[object]:
+    """What the exceptions say of a channel's number, weakest first."""
+    mine = [rule for rule in exceptions if rule.location is None and rule.channel in (None, channel)]
+    return [value for rule in mine if (value := getattr(rule, field)) is not None]
+
+
+def _is_dynamic(channel: str, exceptions: list[Rule]) -> bool:
+    return _said_of(channel, exceptions, "safety_units")[-1:] == ["dynamic"]
 
 
 def _channel_rules(channel: str, rules: Rules, exceptions: list[Rule]) -> ChannelRules:
     """The channel's own table with the exceptions laid over it, weakest first."""
-    resolved = {field: getattr(rules.channels[channel], field) for field in CHANNEL_FIELDS}
-    for rule in exceptions:
-        if rule.location is None and rule.channel in (None, channel):
-            said = {field: getattr(rule, field) for field in CHANNEL_FIELDS}
-            resolved.update({field: value for field, value in said.items() if value is not None})
+    resolved: dict[str, Any] = {field: getattr(rules.channels[channel], field) for field in CHANNEL_FIELDS}
+    for field in CHANNEL_FIELDS:
+        for value in _said_of(channel, exceptions, field):
+            resolved[field] = value
+    if resolved["safety_units"] == "dynamic":
+        resolved["safety_units"] = 0  # worked out from demand
     if resolved["recovered_at"] is None or resolved["recovered_at"] <= resolved["low_stock_at"]:
         resolved["recovered_at"] = resolved["low_stock_at"] + 1
     return ChannelRules(locations=rules.channels[channel].locations, **resolved)

@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 from bench import oracle_offers as offers
 from bench.oracle_article import Article, Contract, Happening, Promise
+from bench.oracle_partition import Partition
 from schemas import movements as m
 from schemas.movements import Movement
 from schemas.outputs import RequestOutcome, Reservation, reservation_id
-from schemas.rules import Rules
 from schemas.times import format_ms, parse_ms
 
 DRAWING = m.Allocated | m.Shipped | m.Released  # kinds that draw on a request that they name
@@ -26,7 +26,7 @@ class Decision(NamedTuple):
 # Asked
 
 
-def ask(article: Article, fact: m.Requested, clock_ms: int, rules: Rules, happening: Happening) -> Reservation:
+def ask(article: Article, fact: m.Requested, home: Partition, happening: Happening) -> Reservation:
     """The answer to a request; units are held where it is confirmed."""
     known = article.promise(fact.id)
     if known is not None:
@@ -34,7 +34,7 @@ def ask(article: Article, fact: m.Requested, clock_ms: int, rules: Rules, happen
     if article.home != happening.origin:
         return _answer(fact, Decision("wrong_partition"), happening)
     article.newest_ms = max(article.newest_ms, happening.time_ms)
-    answer = _answer(fact, _decide(article, fact, clock_ms, rules), happening)
+    answer = _answer(fact, _decide(article, fact, home), happening)
     article.promises.pop(fact.id, None)  # one that was forgotten
     promise = article.promises[fact.id] = Promise(_body(fact), fact.order, answer)
     if answer.outcome == "confirmed":
@@ -44,19 +44,21 @@ def ask(article: Article, fact: m.Requested, clock_ms: int, rules: Rules, happen
     return answer
 
 
-def _decide(article: Article, fact: m.Requested, clock_ms: int, rules: Rules) -> Decision:
-    if fact.expires is not None and parse_ms(fact.expires) <= clock_ms:
+def _decide(article: Article, fact: m.Requested, home: Partition) -> Decision:
+    """By the rules of the SKU's home, and on the stock itself: whatever is trusted."""
+    rules = home.rules
+    if fact.expires is not None and parse_ms(fact.expires) <= home.clock_ms:
         return Decision("expired")
     if fact.channel not in rules.channels:
         return Decision("refused")
     if fact.location is not None and not offers.sells_from(fact.channel, fact.location, rules):
         return Decision("refused")
-    market = offers.market(article, rules)
-    terms = offers.terms(article, fact.channel, rules, market)
+    market = offers.market(article, article.policy, {}, home.moment_ms(article))
+    terms = offers.terms(article, fact.channel, market)
     places = offers.places_of(article, fact.channel, rules)
     stock = {place: market.spare[place] for place in places if fact.location in (None, place)}
     in_stock = min(sum(stock.values()), terms.sellable)
-    cap = article.channels[fact.channel].cap_units
+    cap = article.policy.channels[fact.channel].cap_units
     possible = min(fact.quantity, in_stock + terms.backorder_room)
     possible = possible if cap is None else min(possible, cap)
     if possible < fact.quantity and not (fact.partial and possible > 0):
@@ -79,11 +81,18 @@ def _filled(stock: dict[str, int], wanted: int) -> tuple[tuple[str, int], ...]:
 def _hold(article: Article, promise: Promise, time_ms: int) -> None:
     answer = promise.answer
     for place, units in answer.parts:
-        article.position(place).move("reserved", time_ms, units)
+        _move_reserved(article, place, time_ms, units)
     article.owed[answer.channel] = article.owed.get(answer.channel, 0) + answer.backordered
     if answer.channel in article.contracts:
         promise.drawn = article.contracts[answer.channel].draw(sum(promise.parts.values()))
     promise.expires_ms = parse_ms(answer.expires) if answer.expires is not None else None
+
+
+def _move_reserved(article: Article, place: str, time_ms: int, units: int) -> None:
+    position = article.position(place)
+    before = position.available
+    position.move("reserved", time_ms, units)
+    position.reach(time_ms, before)
 
 
 def _body(fact: m.Requested) -> tuple[object, ...]:
@@ -169,7 +178,9 @@ def _is_over(promise: Promise, clock_ms: int) -> bool:
 def _expired(article: Article, promise: Promise, happening: Happening) -> Reservation:
     parts = promise.open_parts()
     for place, units in parts:
+        before = article.position(place).available
         _give_up(article, promise, place, units, happening.time_ms)
+        article.position(place).reach(happening.time_ms, before)
         _restore(article, promise, units)
     backordered = _owe_less(article, promise, promise.owed)
     promise.ended_ms = happening.time_ms

@@ -90,7 +90,10 @@ def judge(article: Article, statement: Waiting, rules: Rules, judgement: Judgeme
         return False
     if _corrects(rules, fact.source, fact.location):
         quantity = "on_hand" if fact.of == "available" else fact.of
-        article.position(fact.location).move(quantity, time_ms, fact.quantity - derived)
+        position = article.position(fact.location)
+        before = position.available
+        position.move(quantity, time_ms, fact.quantity - derived)
+        position.reach(time_ms, before)
         evidence = (f"{quantity} adjusted by {fact.quantity - derived:+d}",)
         finding = Finding(fact.of, fact.quantity, derived, time_ms, "corrected", evidence, time_ms)
         judgement.corrected(fact.location, fact.source, finding)

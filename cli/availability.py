@@ -126,16 +126,19 @@ def _run(
     )
     source = _source(configuration, redis_url, draining, accept_truncated=accept_truncated)
     _tell_start(configuration, redis_url, lanes)
-    first = settle_rules(configuration, rules, redis_url)
+    settled = settle_rules(configuration, rules, redis_url)
     flow = availability_flow(
         source,
         _sinks(configuration, redis),
-        rules=RuleBook(first),
+        rules=RuleBook(settled.first),
         settings=lanes,
         now_ms=now_ms,
         shadow=None if shadow is None else RuleBook(shadow),
     )
-    with _ticking(settings, redis_url), watching(configuration, first, redis_url, now_ms):
+    with (
+        _ticking(settings, redis_url),
+        watching(configuration, rules, settled.generation, redis_url, now_ms),
+    ):
         run_flow(flow, snapshot_seconds=settings.state.snapshot_seconds)
     if isinstance(source, KafkaSource):
         source.commit_last()

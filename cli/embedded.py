@@ -3,7 +3,7 @@
 In the folder `state.path`, `redis.url` names the server while it runs, and `redis.saved` holds what it held at the end.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -49,7 +49,8 @@ def serving_redis(configuration: Configuration) -> Iterator[EmbeddedRedis]:
         try:
             yield server
         finally:
-            save(client, configuration.settings.redis.prefix, folder / SAVED_FILE)
+            redis = configuration.settings.redis
+            save(client, (redis.prefix, redis.explain_prefix), folder / SAVED_FILE)
             (folder / URL_FILE).unlink(missing_ok=True)
 
 
@@ -80,9 +81,10 @@ def running_url(folder: Path) -> str | None:
     return url
 
 
-def save(client: Redis, prefix: str, path: Path) -> None:
-    """Write all hashes under `prefix` to `path`, at once."""
-    keys = list(client.scan_iter(f"{_literal(prefix)}*", count=KEYS_AT_ONCE))
+def save(client: Redis, prefixes: Iterable[str], path: Path) -> None:
+    """Write all hashes under `prefixes` to `path`, at once."""
+    found = (client.scan_iter(f"{_literal(prefix)}*", KEYS_AT_ONCE, "HASH") for prefix in prefixes)
+    keys = list(dict.fromkeys(key for keys in found for key in keys))  # a scan may tell one twice
     hashes: Hashes = []
     for start in range(0, len(keys), KEYS_AT_ONCE):
         chunk = keys[start : start + KEYS_AT_ONCE]

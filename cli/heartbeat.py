@@ -4,6 +4,7 @@ import os
 import time
 from typing import Annotated, Final
 
+import msgspec
 import typer
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from redis.exceptions import RedisError
@@ -22,6 +23,7 @@ EXAMPLES: Final = (
     "curl -fs https://wms.example/ping && onhand heartbeat dc-east --source wms/dc-east",
 )
 DELIVERY_SECONDS_MAX: Final = 10.0
+STREAM_ENTRIES_MAX: Final = 100_000  # about: Redis has no compaction, and the newest ones are what counts
 
 
 def heartbeat(
@@ -41,7 +43,7 @@ def heartbeat(
     except ValueError as error:
         raise CliError(f"--time {at} is no time with an offset, such as 2026-11-21T09:00:00Z", MISUSED) from error
     configuration = load_configuration(config, os.environ)
-    payload = HEARTBEATS.encode(Heartbeat(source=source, location=location, time=format_ms(time_ms)))
+    payload = _payload(source, location, time_ms)
     if configuration.settings.input.kind == "kafka":
         _produce(configuration, location, payload)
     elif configuration.settings.input.kind == "redis_stream":
@@ -49,6 +51,16 @@ def heartbeat(
     else:
         raise CliError("a file takes no heartbeats: it has the control records that stand in it", MISUSED)
     print_line(f"{plain(location)} heard {format_ms(time_ms)}")
+
+
+def _payload(source: str, location: str, time_ms: int) -> bytes:
+    """The heartbeat as readers take it; CliError (exit 2) where they would not."""
+    payload = HEARTBEATS.encode(Heartbeat(source=source, location=location, time=format_ms(time_ms)))
+    try:
+        HEARTBEATS.decode(payload)
+    except msgspec.ValidationError as error:
+        raise CliError(f"--source: {one_line(error)}", MISUSED) from error
+    return payload
 
 
 def _produce(configuration: Configuration, location: str, payload: bytes) -> None:
@@ -74,6 +86,6 @@ def _produce(configuration: Configuration, location: str, payload: bytes) -> Non
 def _add(configuration: Configuration, payload: bytes) -> None:
     with redis_client(configuration) as client:
         try:
-            client.xadd(HEARTBEATS.name, {"payload": payload})
+            client.xadd(HEARTBEATS.name, {"payload": payload}, maxlen=STREAM_ENTRIES_MAX)
         except RedisError as error:
             raise CliError(f"Redis did not take the heartbeat: {one_line(error)}") from error

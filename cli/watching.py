@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Final, Self
 
+import msgspec
 import structlog
 from redis import Redis
 from redis.exceptions import RedisError
@@ -18,7 +19,7 @@ from schemas.rule_changes import rules_of_document
 from schemas.rules import Rules
 from schemas.settings import Settings
 from schemas.times import duration_ms, format_ms
-from sinks.redis_keys import read_rules_in_force
+from sinks.redis_keys import read_partitions_held, read_rules_in_force
 from sinks.rule_log import KafkaRuleLog, RedisRuleLog, RuleLog
 from sinks.slots import SinkError
 from sources.heartbeats import HeartbeatError, Heartbeats, KafkaHeartbeats, RedisHeartbeats
@@ -92,14 +93,15 @@ class Watching:
     ) -> None:
         self._stopping.set()
         self._thread.join(STOP_SECONDS_MAX)
-        self._close()
+        if not self._thread.is_alive():  # else it ends with the process
+            self._close()
 
     def _run(self) -> None:
         while not self._stopping.wait(INTERVAL_SECONDS):
             try:
                 self._watcher = self._watcher or self._make()
                 self._watcher.look()
-            except (HeartbeatError, SinkError, RedisError) as error:
+            except (HeartbeatError, SinkError) as error:
                 self._tell(one_line(error))
             else:
                 self._tell(None)
@@ -123,28 +125,55 @@ def stale_after_of(rules: Rules) -> StaleAfter:
 def _once_watched(target: RuleLog) -> Iterator[str]:
     """The locations that any generation of rules watched."""
     for generation in target.generations():
-        yield from stale_after_of(rules_of_document(generation.document)[0])
+        for name, table in generation.document.get("locations", {}).items():
+            if "stale_after" in table:
+                yield name
+
+
+class RulesFollowed:
+    """The rules of the latest generation: at first those of the start, then any later one that Redis is told of.
+
+    An earlier one in Redis is a flow that has not caught up yet: what it goes by is not what is to be watched now.
+    """
+
+    def __init__(self, client: Redis, prefix: str, rules: Rules, generation: int) -> None:
+        self._client = client
+        self._prefix = prefix
+        self._rules = rules
+        self._generation = generation
+
+    def __call__(self) -> Rules:
+        """The rules as of now; HeartbeatError where Redis does not tell."""
+        try:
+            held = read_partitions_held(self._client, self._prefix).values()
+            if any(rules.generation > self._generation for rules in held):
+                self._follow()
+        except (RedisError, ValueError, LookupError, msgspec.DecodeError) as error:
+            raise HeartbeatError(f"Redis does not tell which rules hold: {one_line(error)}") from error
+        return self._rules
+
+    def _follow(self) -> None:
+        held = read_rules_in_force(self._client, self._prefix)
+        if held is not None and held.generation > self._generation:
+            self._rules, self._generation = rules_of_document(held.document)[0], held.generation
 
 
 def watching(
-    configuration: Configuration, rules: Rules, redis_url: str, now_ms: Callable[[], int]
+    configuration: Configuration, rules: Rules, generation: int, redis_url: str, now_ms: Callable[[], int]
 ) -> AbstractContextManager[object]:
-    """A watcher for the input of these settings; a file has the control records that stand in it."""
+    """A watcher for the input of these settings, `rules` being the latest generation; a file has its own records."""
     settings = configuration.settings
     if settings.input.kind == "jsonl":
         return nullcontext()
     heartbeats = _heartbeats(settings, redis_url)
     client = Redis.from_url(redis_url, socket_timeout=ANSWER_SECONDS_MAX)
-
-    def in_force() -> Rules:
-        held = read_rules_in_force(client, settings.redis.prefix)
-        return rules if held is None else rules_of_document(held.document)[0]
+    followed = RulesFollowed(client, settings.redis.prefix, rules, generation)
 
     def close() -> None:
         heartbeats.close()
         client.close()
 
-    return Watching(lambda: Watcher(heartbeats, _target(settings, redis_url), in_force, now_ms), close)
+    return Watching(lambda: Watcher(heartbeats, _target(settings, redis_url), followed, now_ms), close)
 
 
 def _heartbeats(settings: Settings, redis_url: str) -> Heartbeats:

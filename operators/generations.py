@@ -77,12 +77,10 @@ class Generations:
         ]
 
     def load(self, dumped: list[Any]) -> None:
-        """Replaces everything; raises ValueError where stored rules cannot be used."""
+        """Replaces everything."""
         self._in_force, self._assemblies = [], {}
         for origin, (generation, of_file, document, assembly) in enumerate(dumped):
-            book = self._first.changed_by(document, is_complete=True)
-            if isinstance(book, str):
-                raise ValueError(f"the rules of generation {generation} in the snapshot cannot be used: {book}")  # noqa: TRY004
+            book = self._first.stored(document)
             self._in_force.append(InForce(generation, book, of_file))
             if assembly is not None:
                 self._assemblies[origin] = _Assembly(*assembly)

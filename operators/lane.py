@@ -550,6 +550,8 @@ class Lane:
         `rules_before` held until now, None where the same ones hold still.
         """
         stock, resolved = self._stock, self._stock.rules_of(sku)
+        if not stock.is_shown(sku) and sku not in self._pending:
+            return
         if rules_before is None and sku not in self._pending and not resolved.is_dynamic:
             self._plan_alone(sku, happening, outcome, is_daily=is_daily)
             return

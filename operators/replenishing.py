@@ -4,7 +4,7 @@ from typing import Final, Literal, NamedTuple
 from zlib import crc32
 
 from operators.outcome import Happening
-from operators.reorder import NO_DEMAND, Demand, Planning, order_units, reorder_point_units
+from operators.reorder import Demand, Planning, order_units, reorder_point_units
 from operators.stock import Stock
 from operators.windows import DAY_MS
 from schemas.outputs import Replenishment, replenishment_id
@@ -76,10 +76,9 @@ class Replenishing:
         """Where the position stands now, with the demand as of `moment_ms`."""
         stock, cells = self._stock, self._stock.positions.cells
         units = stock.available(position) + max(0, cells["incoming"][position]) + max(0, cells["in_transit"][position])
-        place = stock.place(position)
+        place, demand = stock.place(position), stock.demand(position, moment_ms)
         if not place.is_planned:
-            return Need(NO_DEMAND, None, units, 0)
-        demand = stock.demand(position, moment_ms)
+            return Need(demand, None, units, 0)
         reorder_point = reorder_point_units(demand, place.planning) if demand.units else 0
         return Need(demand, place.planning, units, reorder_point)
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from operators.reorder import Planning, planning_of
 from schemas.rule_changes import digest_of, document_of, merged, rules_of_document
 from schemas.rules import (
@@ -160,6 +162,7 @@ class RuleBook:
         self._index(rules)
         self._resolved: dict[tuple[tuple[int, ...], frozenset[str], frozenset[str]], SkuRules] = {}
         self._next: OrderedDict[tuple[str, bool], RuleBook | str] = OrderedDict()
+        self._stored: OrderedDict[str, RuleBook] = OrderedDict()
         self.moments_ms = sorted(_moments(self._exceptions))
 
     def resolve(self, sku: str, clock_ms: int, accounts: frozenset[str] = frozenset()) -> SkuRules:
@@ -196,6 +199,18 @@ class RuleBook:
             known = self._next[key] = self._made_by({} if is_complete else self.document, patch)
             if len(self._next) > BOOKS_KEPT_MAX:
                 self._next.popitem(last=False)
+        return known
+
+    def stored(self, document: dict[str, Any]) -> "RuleBook":
+        """The book of a document that was in force before: it was checked then, and one object serves all lanes."""
+        digest = digest_of(document)
+        if digest == self.digest:
+            return self
+        known = self._stored.get(digest)
+        if known is None:
+            known = self._stored[digest] = RuleBook(msgspec.convert(document, Rules), document)
+            if len(self._stored) > BOOKS_KEPT_MAX:
+                self._stored.popitem(last=False)
         return known
 
     def _made_by(self, document: dict[str, Any], patch: dict[str, Any]) -> "RuleBook | str":

@@ -370,6 +370,10 @@ class Stock:
             return True
         return bool(self.skus.cells["evaluated_day"][sku] == self.moment_ms(sku) // DAY_MS)
 
+    def is_shown(self, sku: int) -> bool:
+        """Whether `sku` ever got a version: one that was only asked about, in vain, shows nothing."""
+        return self.skus.cells["generation"][sku] > 0
+
     def reflects(self, sku: int, version: int, time_ms: int) -> None:
         """`sku` shows everything up to the record at `version` of its home, which happened at `time_ms`."""
         cells = self.skus.cells

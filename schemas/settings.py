@@ -95,7 +95,11 @@ def settings_from(document: Document, environment: Mapping[str, str]) -> tuple[S
     for name, type_ in types.items():
         section = table_from(document, (name,), document.values.get(name, {}), type_, complaints)
         sections[name] = _overridden(section, overrides.get(name, {}), name, complaints)
-    return Settings(**sections), complaints  # type: ignore[arg-type]  # each is of its field's type
+    settings = Settings(**sections)  # type: ignore[arg-type]  # each is of its field's type
+    if settings.redis.prefix == settings.redis.explain_prefix:
+        said = "must differ from redis.prefix, or explanations would stand where channels read"
+        complaints.append(document.complaint(("redis", "explain_prefix"), said))
+    return settings, complaints
 
 
 def _overridden(section: Section, overrides: dict[str, Any], name: str, complaints: list[Complaint]) -> Section:

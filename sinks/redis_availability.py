@@ -160,16 +160,16 @@ class _Writer:
     def _send_rules(self, held: list[RulesInForce]) -> None:
         if not held:
             return
-        texts = [rules_key(self._prefix), str(held[0].incarnation)]
+        greatest = max(reversed(held), key=lambda rules: rules.generation)  # of equal ones the latest
+        texts = [
+            rules_key(self._prefix),
+            str(greatest.incarnation),
+            str(greatest.generation),
+            bytes(greatest.document).decode(),
+        ]
         for rules in held:
             said = _encode(Held(rules.generation, rules.digest, rules.offset, rules.time)).decode()
-            texts += (
-                str(rules.partition),
-                str(rules.offset),
-                str(rules.generation),
-                said,
-                bytes(rules.document).decode(),
-            )
+            texts += (str(rules.partition), str(rules.offset), said)
         self._pipeline.send("rules", _pack(texts), lambda _: None)
 
     def _claim(self, results: list[LaneResult]) -> None:

@@ -138,6 +138,14 @@ def read_rules_in_force(client: Redis, prefix: str) -> RulesHeld | None:
     )
 
 
+def read_partitions_held(client: Redis, prefix: str) -> dict[int, Held]:
+    """By partition which rules are in force, without the rules themselves, which may be large; as told so far."""
+    key = rules_key(prefix)
+    names = [name for name in cast("list[bytes]", client.hkeys(key)) if name.isdigit()]
+    texts = cast("list[bytes | None]", client.hmget(key, names)) if names else []
+    return {int(name): _held(text) for name, text in zip(names, texts, strict=True) if text is not None}
+
+
 def parse_explanation(document: bytes | None) -> Explanation | None:
     """What a SKU's explanation says; None where there is none, ValueError where it is not onhand's."""
     return None if document is None else _explanation(document)

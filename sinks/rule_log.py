@@ -1,7 +1,7 @@
 """Where generations of rules are kept, and how they get into every partition of the log."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Protocol, cast
 
 import msgspec
@@ -17,6 +17,7 @@ ANSWER_SECONDS_MAX: Final = 10.0
 READ_SECONDS_MAX: Final = 60.0
 POLL_SECONDS: Final = 0.2
 RECORDS_AT_ONCE: Final = 100
+ENTRIES_AT_ONCE: Final = 10
 REGISTRY_BYTES_MAX: Final = 32 * 1024 * 1024
 
 Option = str | int | float | bool
@@ -25,8 +26,11 @@ Option = str | int | float | bool
 class RuleLog(Protocol):
     """The generations of one input, and its partitions."""
 
-    def generations(self) -> list[Generation]:
-        """Everything that was claimed, in the order of the log; of one number the first counts."""
+    def generations(self) -> Iterable[Generation]:
+        """Everything that was claimed, in the order of the log; of one number the first counts.
+
+        One at a time, because each holds a whole set of rules; SinkError, also on the way, where that fails.
+        """
 
     def append(self, generation: Generation) -> None:
         """Puts a generation behind all others; SinkError where it does not get there."""
@@ -48,10 +52,10 @@ class KafkaRuleLog:
         self._made: Producer | None = None
         self._failed: str | None = None
 
-    def generations(self) -> list[Generation]:
+    def generations(self) -> Iterator[Generation]:
         """As in `RuleLog`; SinkError where Kafka does not tell within READ_SECONDS_MAX."""
         try:
-            return list(self._read())
+            yield from self._read()
         except KafkaException as error:
             raise self._error("does not tell the rules that were pushed", error.args[0]) from error
         except msgspec.DecodeError as error:
@@ -90,7 +94,10 @@ class KafkaRuleLog:
                 "message.max.bytes": REGISTRY_BYTES_MAX,
                 "message.timeout.ms": int(ANSWER_SECONDS_MAX * 1000),
             }
-            self._made = Producer(settings)
+            try:
+                self._made = Producer(settings)
+            except KafkaException as error:
+                raise self._error("cannot be written to with these settings", error.args[0]) from error
         return self._made
 
     def _read(self) -> Iterator[Generation]:
@@ -132,7 +139,7 @@ class KafkaRuleLog:
         failed, self._failed = self._failed, None
         if left or failed:
             why = failed or f"{left} records are not acknowledged"
-            raise SinkError(f"Kafka at {self._servers} did not take the rules ({why}): look at the brokers, try again")
+            raise SinkError(f"Kafka at {self._servers} did not take every record ({why}): look at the brokers")
 
     def _delivered(self, error: KafkaError | None, _message: Message) -> None:
         if error is not None:
@@ -149,12 +156,12 @@ class RedisRuleLog:
         self._client = Redis.from_url(url, socket_timeout=ANSWER_SECONDS_MAX)
         self._stream = stream
 
-    def generations(self) -> list[Generation]:
+    def generations(self) -> Iterator[Generation]:
         """As in `RuleLog`."""
         try:
-            entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", self._client.xrange(GENERATIONS.name))
-            mine = [fields for _, fields in entries if fields.get(b"key") == self._stream.encode()]
-            return [GENERATIONS.decode(fields[b"payload"]) for fields in mine]
+            for fields in self._entries():
+                if fields.get(b"key") == self._stream.encode():
+                    yield GENERATIONS.decode(fields[b"payload"])
         except (RedisError, KeyError, msgspec.DecodeError) as error:
             raise SinkError(f"Redis does not tell the rules that were pushed: {error}") from error
 
@@ -171,8 +178,21 @@ class RedisRuleLog:
         for payload in payloads:
             self._add(self._stream, {"payload": payload})
 
+    def _entries(self) -> Iterator[dict[bytes, bytes]]:
+        """All entries that the registry has, a few at a time."""
+        last = b"0-0"
+        while True:
+            entries = cast(
+                "list[tuple[bytes, dict[bytes, bytes]]]",
+                self._client.xrange(GENERATIONS.name, min=b"(" + last, count=ENTRIES_AT_ONCE),
+            )
+            yield from (fields for _, fields in entries)
+            if len(entries) < ENTRIES_AT_ONCE:
+                return
+            last = entries[-1][0]
+
     def _add(self, stream: str, fields: dict[str, str | bytes]) -> None:
         try:
             self._client.xadd(stream, fields)  # type: ignore[arg-type]  # texts and bytes are both encoded
         except RedisError as error:
-            raise SinkError(f"Redis did not take the rules: {error}") from error
+            raise SinkError(f"Redis did not take a record for {stream}: {error}") from error

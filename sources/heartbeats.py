@@ -16,6 +16,7 @@ from schemas.topics import HEARTBEATS
 
 RECORDS_AT_ONCE: Final = 1000
 ROUNDS_MAX: Final = 100  # in one look, so that it ends
+FIRST_LOOK_SECONDS_MAX: Final = 10.0  # one that takes longer goes on in the next look
 POLL_SECONDS: Final = 0.05
 ANSWER_SECONDS_MAX: Final = 5.0
 COMPLAIN_EVERY_SECONDS: Final = 60.0
@@ -29,7 +30,8 @@ class Heartbeats(Protocol):
     def heard_ms(self) -> Mapping[str, int]:
         """By location, when it was last heard of, in ms since 1970; reads what has come since the last look.
 
-        Raises HeartbeatError where nobody can tell.
+        The first look reads everything: whoever judged before that would take all for silent, or for never heard of.
+        Raises HeartbeatError where nobody can tell, or can tell yet.
         """
 
     def close(self) -> None:
@@ -81,20 +83,20 @@ class KafkaHeartbeats:
                 "group.id": "onhand-heartbeats",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",  # compaction takes old ones away
+                "enable.partition.eof": True,
             }
         )
         self._is_assigned = False
+        self._not_read: set[int] = set()  # partitions whose end, as of the start, has not been reached
 
     def heard_ms(self) -> Mapping[str, int]:
         """As in `Heartbeats`."""
         try:
             if not self._is_assigned:
                 self._assign()
+            self._read_to_the_ends()
             for _ in range(ROUNDS_MAX):
-                messages = self._consumer.consume(RECORDS_AT_ONCE, POLL_SECONDS)
-                for message in messages:
-                    self._take(message)
-                if len(messages) < RECORDS_AT_ONCE:
+                if self._read(POLL_SECONDS) < RECORDS_AT_ONCE:
                     break
         except KafkaException as error:
             raise HeartbeatError(str(cast("KafkaError", error.args[0]).str())) from error
@@ -104,10 +106,32 @@ class KafkaHeartbeats:
         """As in `Heartbeats`."""
         self._consumer.close()
 
-    def _take(self, message: Message) -> None:
-        if (error := message.error()) is not None:
-            raise KafkaException(error)
-        self._heard.note(message.value() or b"", message.timestamp()[1])
+    def _read_to_the_ends(self) -> None:
+        """At the first look: everything that is there."""
+        deadline = time.monotonic() + FIRST_LOOK_SECONDS_MAX
+        while self._not_read:
+            if time.monotonic() > deadline:
+                raise _not_at_the_end(FIRST_LOOK_SECONDS_MAX)
+            self._read(POLL_SECONDS)
+
+    def _read(self, seconds: float) -> int:
+        """Note what comes within `seconds`; how many messages that were."""
+        messages = self._consumer.consume(RECORDS_AT_ONCE, seconds)
+        errors = [error for message in messages if (error := self._take(message)) is not None]
+        if errors:  # raised when all else is noted: it does not come again
+            raise KafkaException(errors[0])
+        return len(messages)
+
+    def _take(self, message: Message) -> KafkaError | None:
+        """Note a heartbeat or the end of a partition; an error is returned."""
+        error = message.error()
+        if error is None:
+            self._heard.note(message.value() or b"", message.timestamp()[1])
+        elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # so librdkafka names events of its own
+            self._not_read.discard(message.partition() or 0)
+        else:
+            return error
+        return None
 
     def _assign(self) -> None:
         """All partitions from their beginnings; HeartbeatError where there is no such topic."""
@@ -117,6 +141,7 @@ class KafkaHeartbeats:
         self._consumer.assign(
             [TopicPartition(HEARTBEATS.name, partition, OFFSET_BEGINNING) for partition in found.partitions]
         )
+        self._not_read = set(found.partitions)
         self._is_assigned = True
 
 
@@ -127,24 +152,38 @@ class RedisHeartbeats:
         self._heard = Heard()
         self._client = Redis.from_url(url, socket_timeout=ANSWER_SECONDS_MAX)
         self._last = b"0-0"
+        self._is_read = False
 
     def heard_ms(self) -> Mapping[str, int]:
         """As in `Heartbeats`."""
+        deadline = time.monotonic() + FIRST_LOOK_SECONDS_MAX
         try:
-            for _ in range(ROUNDS_MAX):
-                entries = cast(
-                    "list[tuple[bytes, dict[bytes, bytes]]]",
-                    self._client.xrange(HEARTBEATS.name, min=b"(" + self._last, count=RECORDS_AT_ONCE),
-                )
-                for id_, fields in entries:
-                    self._heard.note(fields.get(b"payload", b""), int(id_.partition(b"-")[0]))
-                    self._last = id_
-                if len(entries) < RECORDS_AT_ONCE:
+            while self._read() == RECORDS_AT_ONCE:
+                if time.monotonic() > deadline:
                     break
+            else:
+                self._is_read = True
         except RedisError as error:
             raise HeartbeatError(str(error)) from error
+        if not self._is_read:
+            raise _not_at_the_end(FIRST_LOOK_SECONDS_MAX)
         return self._heard.newest_ms
 
     def close(self) -> None:
         """As in `Heartbeats`."""
         self._client.close()
+
+    def _read(self) -> int:
+        """Note what stands behind the entry read last; how many entries that were."""
+        entries = cast(
+            "list[tuple[bytes, dict[bytes, bytes]]]",
+            self._client.xrange(HEARTBEATS.name, min=b"(" + self._last, count=RECORDS_AT_ONCE),
+        )
+        for id_, fields in entries:
+            self._heard.note(fields.get(b"payload", b""), int(id_.partition(b"-")[0]))
+            self._last = id_
+        return len(entries)
+
+
+def _not_at_the_end(seconds: float) -> HeartbeatError:
+    return HeartbeatError(f"the heartbeats are not read to their end after {seconds:g} s; the next look goes on")

@@ -12,7 +12,7 @@ from operators.lane import Lane, LaneSettings
 from operators.route import route
 from operators.rules import RuleBook
 from schemas.batches import Batch, Mark
-from schemas.outputs import Availability, Divergence, LaneResult, Reservation
+from schemas.outputs import Availability, Divergence, LaneResult, Replenishment, Reservation, ShadowDifference
 from schemas.rules import Rules
 from tests.movement_strategies import AS_OF_MS, DEDUPE_MS, Logs
 
@@ -56,11 +56,21 @@ def steps(*, restarts: bool = True) -> st.SearchStrategy[list[Step]]:
 class Run:
     """Lanes, how far the logs are read, and what sinks were given; a repeated record must be equal to the first."""
 
-    def __init__(self, logs: Logs, rules: Rules, lanes: int = 1, as_of_ms: int = AS_OF_MS) -> None:
+    def __init__(
+        self,
+        logs: Logs,
+        rules: Rules,
+        lanes: int = 1,
+        as_of_ms: int = AS_OF_MS,
+        *,
+        dedupe_ms: int = DEDUPE_MS,
+        shadow: Rules | None = None,
+    ) -> None:
         self._logs = logs
         self._book = RuleBook(rules)
-        self._settings = LaneSettings(lanes, INCARNATION, DEDUPE_MS, as_of_ms)
-        self._lanes = [Lane(number, self._book, self._settings) for number in range(lanes)]
+        self._shadow = None if shadow is None else RuleBook(shadow)
+        self._settings = LaneSettings(lanes, INCARNATION, dedupe_ms, as_of_ms)
+        self._lanes = [Lane(number, self._book, self._settings, self._shadow) for number in range(lanes)]
         self._read = [0] * len(logs)
         self._waiting: list[list[Batch | Mark]] = [[] for _ in range(lanes)]
         self._saved: tuple[list[bytes], list[int], Counter[str]] | None = None
@@ -69,6 +79,8 @@ class Run:
         self.thresholds: dict[str, bytes] = {}
         self.divergences: dict[str, Divergence] = {}
         self.reservations: dict[str, Reservation] = {}
+        self.replenishments: dict[str, Replenishment] = {}
+        self.shadow: dict[str, ShadowDifference] = {}
         self.dead_letters: dict[str, bytes] = {}
         self.reasons: dict[str, str] = {}
         self.counts: Counter[str] = Counter()
@@ -132,7 +144,7 @@ class Run:
 
     def _restore(self, blobs: list[bytes]) -> None:
         saved = enumerate(blobs)
-        self._lanes = [Lane.restore(number, blob, self._book, self._settings) for number, blob in saved]
+        self._lanes = [Lane.restore(number, blob, self._book, self._settings, self._shadow) for number, blob in saved]
 
     def _sink(self, result: LaneResult) -> None:
         for record in result.availability:
@@ -143,6 +155,10 @@ class Run:
             assert self.divergences.setdefault(divergence.id, divergence) == divergence
         for reservation in result.reservations:
             assert self.reservations.setdefault(reservation.id, reservation) == reservation
+        for proposal in result.replenishments:
+            assert self.replenishments.setdefault(proposal.id, proposal) == proposal
+        for difference in result.shadow:
+            assert self.shadow.setdefault(difference.id, difference) == difference
         for letter in result.dead_letters:
             assert self.dead_letters.setdefault(letter.id, _encode(letter)) == _encode(letter)
             self.reasons[letter.id] = letter.reason
@@ -169,6 +185,8 @@ def assert_equal(run: Run, oracle: Oracle) -> None:
     assert run.thresholds == {crossing.id: _encode(crossing) for crossing in oracle.crossings}
     assert run.divergences == {divergence.id: divergence for divergence in oracle.divergences}
     assert run.reservations == {reservation.id: reservation for reservation in oracle.reservations}
+    assert run.replenishments == {proposal.id: proposal for proposal in oracle.replenishments}
+    assert run.shadow == {difference.id: difference for difference in oracle.shadow}
     assert run.reasons == oracle.dead_letters
     assert run.counts == Counter(
         applied=oracle.applied,
@@ -177,7 +195,7 @@ def assert_equal(run: Run, oracle: Oracle) -> None:
         thresholds=len(oracle.crossings),
         dead_letters=len(oracle.dead_letters),
     )
-    assert oracle.applied + oracle.duplicates + oracle.ticks + len(oracle.dead_letters) == oracle.messages
+    assert oracle.applied + oracle.duplicates + oracle.controls + len(oracle.dead_letters) == oracle.messages
 
 
 def batch_of(messages: Iterable[Message]) -> Batch:

@@ -109,7 +109,7 @@ def test_duplicates_and_ticks_come_on_top() -> None:
     oracle = folded(generated(config))
     assert oracle.applied == 20_008
     assert 1800 < oracle.duplicates < 2200
-    assert oracle.ticks == 20 * 8
+    assert oracle.controls == 20 * 8
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_the_month_that_is_shipped_runs_some_skus_low_and_out() -> None:
     assert len(lines) == 42_481
     assert Counter(oracle.dead_letters.values()) == {"missing_field": 195}
     assert oracle.duplicates == 0
-    assert oracle.messages == oracle.applied + oracle.ticks + 195
+    assert oracle.messages == oracle.applied + oracle.controls + 195
     levels = Counter(offer.level for (_, channel), offer in oracle.channels.items() if channel == "web")
     assert all(levels[level] > 50 for level in ("in_stock", "low_stock", "out_of_stock"))
 

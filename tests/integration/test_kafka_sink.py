@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import cast
+from typing import Any, cast
 
 import bytewax.operators as op
 import pytest
@@ -18,8 +18,18 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from bench.servers import KafkaBroker, free_port
-from schemas.outputs import Availability, Cause, ChannelAvailability, DeadLetter, Threshold
-from schemas.topics import AVAILABILITY, DEAD_LETTERS, THRESHOLDS, Topic
+from schemas.outputs import (
+    Availability,
+    Cause,
+    ChannelAvailability,
+    DeadLetter,
+    Divergence,
+    Replenishment,
+    ShadowDifference,
+    ShadowOffer,
+    Threshold,
+)
+from schemas.topics import AVAILABILITY, DEAD_LETTERS, DIVERGENCES, REPLENISHMENTS, SHADOW, THRESHOLDS, Topic
 from sinks import kafka as kafka_sinks
 from sinks.kafka import KafkaOutput, KafkaSink
 from sinks.slots import RecordT, SinkError
@@ -118,6 +128,52 @@ def test_a_crossing_passes_on_its_trace(kafka: KafkaBroker, topic: MakeTopic) ->
     assert json.loads(message.value() or b"")["from"] == "in_stock"
     found = headers(message)
     assert (found["ce_id"], found["ce_time"], found["traceparent"]) == (crossing.id, TIME, trace)
+
+
+def test_what_is_told_of_a_whole_location_has_no_key(kafka: KafkaBroker, topic: MakeTopic) -> None:
+    """A silence is of no SKU."""
+    name = topic()
+    silence = Divergence(
+        "@east:divergence=east=heartbeats:opened:7", "opened", None, "east", "heartbeats", "trust_percent", 90, 100,
+        TIME, "silent", [], TIME,
+    )  # fmt: skip
+    write(KafkaOutput(kafka.bootstrap_servers, {}).sink(named(DIVERGENCES, name)), silence)
+    (message,) = messages(kafka, name, 1)
+    assert message.key() is None
+    assert DIVERGENCES.decode(message.value() or b"") == silence
+    assert headers(message)["ce_id"] == silence.id
+
+
+@pytest.mark.parametrize(
+    ("topic_of", "record", "type_"),
+    [
+        (
+            REPLENISHMENTS,
+            Replenishment("A:replenishment=east:proposed:7", "proposed", "A", "east", 48, 31, 27, 3.2, "low", 7, TIME),
+            "onhand.replenishment.changed",
+        ),
+        (
+            SHADOW,
+            ShadowDifference("A:shadow:7", "A", 7, TIME, 2, {"web": ShadowOffer(3, 5)}),
+            "onhand.shadow.changed",
+        ),
+    ],
+)
+def test_proposals_and_shadow_differences_arrive_under_their_sku(
+    kafka: KafkaBroker,
+    topic: MakeTopic,
+    topic_of: Topic[Any, Any],
+    record: Replenishment | ShadowDifference,
+    type_: str,
+) -> None:
+    """With an id and a time that are the same in every run."""
+    name = topic()
+    write(KafkaOutput(kafka.bootstrap_servers, {}).sink(named(topic_of, name)), record)
+    (message,) = messages(kafka, name, 1)
+    assert message.key() == b"A"
+    assert topic_of.decode(message.value() or b"") == record
+    found = headers(message)
+    assert (found["ce_id"], found["ce_time"], found["ce_type"]) == (record.id, TIME, type_)
 
 
 def test_a_dead_letter_may_have_neither_sku_nor_time(kafka: KafkaBroker, topic: MakeTopic) -> None:
