@@ -60,6 +60,7 @@ add(app, load.load, load.EXAMPLES)
 app.add_typer(bench_app, name="bench")
 add(bench_app, bench.drain, bench.DRAIN_EXAMPLES)
 add(bench_app, bench.kernel, bench.KERNEL_EXAMPLES)
+add(bench_app, bench.replenishment, bench.REPLENISHMENT_EXAMPLES)
 
 
 def main() -> int:

@@ -111,7 +111,8 @@ class KafkaRuleLog:
             while next_offset < high:
                 if time.monotonic() > deadline:
                     raise SinkError(f"{GENERATIONS.name} could not be read within {READ_SECONDS_MAX:g} s: try again")
-                for message in consumer.consume(RECORDS_AT_ONCE, POLL_SECONDS):
+                wanted = min(RECORDS_AT_ONCE, high - next_offset)  # all of it is there: no need to wait for more
+                for message in consumer.consume(wanted, POLL_SECONDS):
                     if (error := message.error()) is not None:
                         raise KafkaException(error)
                     next_offset = (message.offset() or 0) + 1

@@ -48,8 +48,8 @@ def rules_of(chance: random.Random) -> Rules:
         categories={"some": ("A", "B*"), "all": ("*",)},
         sources={} if chance.randrange(3) else {"wms": SourceRules(grace="2h", corrects=True), "shop": SourceRules()},
         replenishment=ReplenishmentRules(
-            lead_time_days=chance.choice([1, 3.5]), lead_time_sigma_days=chance.choice([0, 1]),
-            review_days=chance.choice([0, 2]), service_level_percent=chance.choice([40, 95]),
+            lead_time_days=chance.choice([1.0, 3.5]), lead_time_sigma_days=chance.choice([0.0, 1.0]),
+            review_days=chance.choice([0.0, 2.0]), service_level_percent=chance.choice([40.0, 95.0]),
             pack_units=chance.choice([1, 6]), minimum_units=chance.choice([0, 10]),
         ) if chance.randrange(2) else None,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Event
 from typing import cast
 
 import msgspec
@@ -10,13 +11,19 @@ import pytest
 from redis import Redis
 
 from bench.servers import RedisServer
-from cli.watching import Watcher
+from cli import heartbeat, watching
+from cli.configuration import Configuration
+from cli.watching import RulesFollowed, Watcher, Watching, stale_after_of
 from schemas.rule_changes import digest_of, document_of
 from schemas.rules import ChannelRules, LocationRules, Rules
+from schemas.settings import InputSettings, RedisSettings, Settings
+from schemas.times import format_ms
 from schemas.topics import HEARTBEATS
 from schemas.watch import Generation
+from sinks.redis_keys import Held
 from sinks.slots import SinkError
-from tests.cli.command import NOWHERE, assert_failed_in_one_line, onhand
+from sources.heartbeats import HeartbeatError
+from tests.cli.command import NOWHERE, assert_failed_in_one_line, onhand, wait_until
 
 WATCHED = Rules(channels={"web": ChannelRules()}, locations={"east": LocationRules(stale_after="10s")})
 UNWATCHED = Rules(channels={"web": ChannelRules()})
@@ -28,11 +35,16 @@ class Log:
     def __init__(self) -> None:
         self.heard: dict[str, int] = {}
         self.told: list[tuple[str, int]] = []
+        self.records: list[dict[str, object]] = []
+        self.attempts = 0
         self.is_down = False
+        self.is_deaf = False
         self.pushed = [WATCHED]
 
     def heard_ms(self) -> Mapping[str, int]:
         """When each location was last heard of."""
+        if self.is_deaf:
+            raise HeartbeatError("deaf")
         return self.heard
 
     def close(self) -> None:
@@ -56,9 +68,11 @@ class Log:
 
     def tell(self, payloads: Sequence[bytes]) -> None:
         """Keep what is told, if the log is up."""
+        self.attempts += 1
         if self.is_down:
             raise SinkError("down")
         records = [msgspec.json.decode(payload) for payload in payloads]
+        self.records += records
         self.told += [(record["location"], record["trust_percent"]) for record in records]
 
 
@@ -122,6 +136,119 @@ def test_a_location_that_is_watched_no_more_is_believed_again() -> None:
     assert later.look_at(100) == [("east", 100)]
 
 
+def test_one_that_was_silent_before_the_watcher_began_is_not_believed_for_a_while() -> None:
+    """What was heard before a restart counts."""
+    watch = Watch()
+    watch.log.heard["east"] = 50_000
+    assert watch.look_at(100) == [("east", 0)]
+
+
+def test_nothing_is_judged_before_the_heartbeats_are_read() -> None:
+    """The first look is the first one that could listen."""
+    watch = Watch()
+    watch.log.heard["east"] = 50_000
+    watch.log.is_deaf = True
+    with pytest.raises(HeartbeatError):
+        watch.look_at(100)
+    assert watch.log.told == []
+    watch.log.is_deaf = False
+    assert watch.look_at(101) == [("east", 0)]
+
+
+def test_a_record_says_when_it_was_decided_and_when_the_location_was_last_heard() -> None:
+    """The second only where it ever was."""
+    watch = Watch()
+    watch.log.heard["west"] = 90_000
+    watch.look_at(115)
+    assert watch.log.records == [
+        {"kind": "location", "location": "east", "trust_percent": 50, "time": format_ms(115_000)},
+        {
+            "kind": "location", "location": "west", "trust_percent": 100, "time": format_ms(115_000),
+            "last_heard": format_ms(90_000),
+        },
+    ]  # fmt: skip
+
+
+def test_failures_are_told_when_they_begin_and_when_they_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not once a second in between; what was missed is made up for."""
+    monkeypatch.setattr(watching, "INTERVAL_SECONDS", 0.01)
+    watch, closed, said = Watch(), Event(), list[str]()
+
+    def is_said(words: str) -> bool:
+        said.append(capsys.readouterr().out)
+        return words in "".join(said)
+
+    watch.log.is_down = True
+    with Watching(lambda: watch.watcher, closed.set):
+        wait_until(lambda: watch.log.attempts > 3)
+        watch.log.is_down = False
+        wait_until(lambda: watch.log.told)
+        wait_until(lambda: is_said("noticed again"))
+    assert closed.is_set()
+    said.append(capsys.readouterr().out)
+    assert "".join(said).count("silent locations are not noticed") == 1
+    assert "".join(said).count("silent locations are noticed again") == 1
+
+
+def hold(client: Redis, generation: int, stale_after: str | None, partition: int = 0) -> None:
+    """Let Redis say that a partition goes by rules that watch `east` so."""
+    rules = Rules(channels={"web": ChannelRules()}, locations={"east": LocationRules(stale_after=stale_after)})
+    document = document_of(rules)
+    held = Held(generation, digest_of(document), 5, None)
+    client.hset(
+        "avail:@rules",
+        mapping={
+            "@incarnation": "1",
+            "generation": str(generation),
+            "document": msgspec.json.encode(document),
+            str(partition): msgspec.json.encode(held),
+        },
+    )
+
+
+def test_a_later_generation_in_force_is_followed_and_an_earlier_one_is_not(redis: Redis) -> None:
+    """A flow that replays goes by old rules for a while; what is watched now does not."""
+    follow = RulesFollowed(redis, "avail:", WATCHED, 3)
+    seen = [stale_after_of(follow())]
+    for generation, stale_after in ((1, None), (3, "1h"), (4, "1m"), (2, None), (5, None)):
+        hold(redis, generation, stale_after)
+        seen.append(stale_after_of(follow()))
+    assert seen == [{"east": 10_000}, {"east": 10_000}, {"east": 10_000}, {"east": 60_000}, {"east": 60_000}, {}]
+
+
+def test_rules_that_have_not_changed_are_not_read_again(redis: Redis) -> None:
+    """They may be large, and the watcher lives in the flow's process."""
+    follow = RulesFollowed(redis, "avail:", WATCHED, 1)
+    hold(redis, 2, "1m")
+    first = follow()
+    redis.config_resetstat()
+    assert follow() is first
+    assert "cmdstat_hgetall" not in redis.info("commandstats")
+
+
+@pytest.mark.parametrize("field", ["0", "document", "generation"])
+def test_a_hash_that_is_not_onhands_is_told_as_such(redis: Redis, field: str) -> None:
+    """The watcher says so and goes on trying."""
+    follow = RulesFollowed(redis, "avail:", WATCHED, 1)
+    hold(redis, 2, "1m")
+    redis.hset("avail:@rules", field, "{")
+    with pytest.raises(HeartbeatError, match="does not tell which rules hold"):
+        follow()
+
+
+def test_heartbeats_in_redis_do_not_grow_without_end(
+    redis: Redis, redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cron job goes on for years; Kafka compacts, Redis is told how many to keep."""
+    monkeypatch.setattr(heartbeat, "STREAM_ENTRIES_MAX", 50)
+    settings = Settings(redis=RedisSettings(url=redis_server.url), input=InputSettings(kind="redis_stream"))
+    for _ in range(400):
+        heartbeat._add(Configuration(settings, tmp_path, None), b"{}")  # noqa: SLF001  # without a process for each
+    assert 50 <= redis.xlen(HEARTBEATS.name) < 200
+
+
 def test_a_heartbeat_is_written_to_a_redis_stream(redis: Redis, redis_server: RedisServer, tmp_path: Path) -> None:
     """With the time that was given."""
     settings = {"redis.url": redis_server.url, "input.kind": "redis_stream"}
@@ -139,6 +266,8 @@ def test_a_heartbeat_is_written_to_a_redis_stream(redis: Redis, redis_server: Re
     ("arguments", "settings", "code"),
     [
         (["@east"], {}, 2),
+        (["east", "--source", ""], {}, 2),
+        (["east", "--source", "x" * 300], {}, 2),
         (["east", "--time", "yesterday"], {}, 2),
         (["east"], {"input.kind": "jsonl"}, 2),
         (["east"], {"kafka.bootstrap_servers": NOWHERE}, 1),
@@ -149,5 +278,5 @@ def test_a_heartbeat_that_cannot_be_written_is_said_in_one_line(
     arguments: list[str], settings: dict[str, str], code: int, tmp_path: Path
 ) -> None:
     """So that a cron job tells somebody."""
-    done = onhand("heartbeat", *arguments, "--source", "wms", cwd=tmp_path, settings=settings)
+    done = onhand("heartbeat", "--source", "wms", *arguments, cwd=tmp_path, settings=settings)
     assert_failed_in_one_line(done, code)

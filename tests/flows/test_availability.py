@@ -1,6 +1,7 @@
 """The availability flow as Bytewax runs it."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from bytewax.testing import TestingSource, run_main
@@ -19,7 +20,8 @@ def test_lanes_pack_no_state_that_no_store_would_keep(monkeypatch: pytest.Monkey
     packed: list[int] = []
     monkeypatch.setattr(Lane, "snapshot", lambda lane: packed.append(lane.number))
     items: list[Item] = [Batch(Origin("c", "t", 0, "log"), [0], [-1], [b"A"], [b"{"])]
-    sinks = Sinks(*(NowhereSink() for _ in Sinks._fields))
+    nowhere: list[NowhereSink[Any]] = [NowhereSink() for _ in Sinks._fields]
+    sinks = Sinks(*nowhere)
     rules, settings = RuleBook(Rules(channels={"web": ChannelRules()})), LaneSettings(2, 1, dedupe_ms=1)
     flow = availability_flow(TestingSource(items), sinks, rules=rules, settings=settings, now_ms=lambda: 0)
     run_main(flow, epoch_interval=timedelta(0))  # type: ignore[no-untyped-call]  # as Bytewax has it

@@ -1,6 +1,8 @@
 """Rules changed while `onhand run availability` reads a real Kafka: what moves, how soon, and what does not."""
 
 import json
+import random
+import statistics
 import sys
 import threading
 import time
@@ -82,15 +84,15 @@ def opening_stock(servers: Servers) -> None:
 
 
 @contextmanager
-def traffic(servers: Servers) -> Iterator[list[int]]:
-    """RATE movements/s of the other articles for as long as this is entered; how many were sent so far."""
+def traffic(servers: Servers, rate: int = RATE) -> Iterator[list[int]]:
+    """`rate` movements/s of the other articles for as long as this is entered; how many were sent so far."""
     stopping, sent = threading.Event(), [0]
 
     def send() -> None:
         producer = Producer({"bootstrap.servers": servers.kafka, "linger.ms": 5})
         begun = time.monotonic()
         while not stopping.is_set():
-            while sent[0] < (time.monotonic() - begun) * RATE:
+            while sent[0] < (time.monotonic() - begun) * rate:
                 index = sent[0] % len(OTHERS)
                 kind = "shipped" if sent[0] // len(OTHERS) % 2 else "received"
                 payload = movement(1_000_000 + sent[0], kind, OTHERS[index], 1)
@@ -192,6 +194,31 @@ def test_a_push_moves_exactly_what_it_concerns_while_movements_flow(
     assert {crossing.sku for crossing in crossings if not crossing.initial and crossing not in by_rules} == set()
     with capsys.disabled():
         sys.stdout.write(f"\n{len(FIREWORKS)} SKUs moved within {seconds:.2f} s of the push, at {RATE} movements/s\n")
+
+
+@pytest.mark.usefixtures("running")
+def test_explanations_add_up_to_the_numbers_in_redis_while_movements_flow(
+    servers: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of twenty SKUs, every channel: the steps of the same version add up to what Redis holds at that moment."""
+    milliseconds = []
+    with traffic(servers, 500) as sent:
+        wait_until(lambda: sent[0] > 500, SECONDS_MAX, "traffic")
+        for sku in random.Random(7).sample(OTHERS, 20):
+            answer: dict[str, Any] = {"current": False}
+            for _ in range(5):  # it may change between its number and its explanation
+                if not answer["current"]:
+                    done = onhand("explain", sku, "--json", cwd=tmp_path, settings=servers.settings)
+                    answer = json.loads(done.stdout)
+            assert answer["current"]
+            channels = answer["explanation"]["channels"]
+            sums = {name: sum(step["units"] for step in channel["steps"]) for name, channel in channels.items()}
+            assert sums == answer["promised"]
+            assert set(sums) == {"web", "b2b"}
+            milliseconds.append(answer["read_milliseconds"])
+    with capsys.disabled():
+        text = f"explained in {statistics.median(milliseconds):.1f} ms, at most {max(milliseconds):.1f} ms"
+        sys.stdout.write(f"\n{text}, of 20 SKUs while movements flow\n")
 
 
 @pytest.mark.usefixtures("running")

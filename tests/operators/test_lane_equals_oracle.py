@@ -43,9 +43,7 @@ def test_misplaced_movements_count_at_once_and_show_when_the_home_speaks(
 
 @pytest.mark.parametrize("key", [None, b"", b"A", b"C", b"fire-1", b"\xff"])
 @pytest.mark.parametrize("lanes", [1, 2, 7])
-@pytest.mark.parametrize(
-    "payload", [TICK, TRUST, b'{"kind":"tick"}', b"{", None]
-)
+@pytest.mark.parametrize("payload", [TICK, TRUST, b'{"kind":"tick"}', b"{", None])
 def test_what_is_unusable_becomes_one_dead_letter(payload: bytes | None, lanes: int, key: bytes | None) -> None:
     """Control records concern every lane, and whichever lane a key leads to, one of them reports what is unusable."""
     log = (Message(origin(0), 0, -1, key, payload),)

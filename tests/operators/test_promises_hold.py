@@ -134,7 +134,7 @@ def test_the_same_request_gets_the_same_answer_and_another_body_a_conflict(seed:
 @given(SEEDS, st.booleans())
 def test_divergences_open_and_close_in_turn(seed: int, misplaced: bool) -> None:  # noqa: FBT001  # drawn
     """Of each SKU, location and system at most one divergence is open; only an open one changes or closes."""
-    is_open: dict[tuple[str, str, str], bool] = defaultdict(bool)
+    is_open: dict[tuple[str | None, str, str], bool] = defaultdict(bool)
     for _, result in record_by_record(*storm(seed, misplaced=misplaced)):
         for record in result.divergences:
             key = record.sku, record.location, record.system

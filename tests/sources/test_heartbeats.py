@@ -1,7 +1,9 @@
 """Heartbeats: the newest sign of life of each location, from a real Kafka and a real Redis."""
 
+import dataclasses
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from confluent_kafka import Producer
@@ -11,8 +13,9 @@ from redis import Redis
 from bench.servers import KafkaBroker, RedisServer
 from schemas.times import format_ms
 from schemas.topics import HEARTBEATS
+from sources import heartbeats
 from sources.heartbeats import Heard, HeartbeatError, KafkaHeartbeats, RedisHeartbeats
-from tests.cli.command import wait_until
+from tests.cli.command import NOWHERE, wait_until
 
 NOW_MS = 1_795_219_200_000
 
@@ -47,31 +50,105 @@ def test_what_cannot_be_read_is_passed_over_and_counted(payload: bytes) -> None:
     assert (heard.unreadable, heard.newest_ms) == (1, {"east": NOW_MS})
 
 
+def test_one_broken_sender_is_told_once_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    """A log that says nothing else helps nobody."""
+    seconds = [0.0]
+    heard = Heard(lambda: seconds[0])
+    for second in range(130):
+        seconds[0] = second
+        heard.note(b"{", NOW_MS)
+    assert heard.unreadable == 130
+    assert capsys.readouterr().out.count("cannot be read and is passed over") == 3
+
+
 @pytest.fixture
-def reading(kafka: KafkaBroker) -> Iterator[KafkaHeartbeats]:
-    """A reader of the topic, which is made where it is missing."""
+def topic_of_heartbeats(kafka: KafkaBroker) -> str:
+    """The topic, which is made where it is missing."""
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
     if HEARTBEATS.name not in admin.list_topics(timeout=10).topics:
         wanted = NewTopic(HEARTBEATS.name, 1, 1, config=dict(HEARTBEATS.config))
         admin.create_topics([wanted])[HEARTBEATS.name].result(20)
+    return HEARTBEATS.name
+
+
+@contextmanager
+def reading(kafka: KafkaBroker) -> Iterator[KafkaHeartbeats]:
+    """A reader of the topic."""
     reader = KafkaHeartbeats(kafka.bootstrap_servers, {})
-    yield reader
-    reader.close()
+    try:
+        yield reader
+    finally:
+        reader.close()
 
 
-def test_kafka_is_read_from_the_beginning_and_followed(kafka: KafkaBroker, reading: KafkaHeartbeats) -> None:
-    """The broker's clock bounds what a source says."""
+def send(kafka: KafkaBroker, topic: str, *heartbeats: tuple[str, int]) -> None:
+    """Write heartbeats, and wait until they are there."""
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
-    for number in (1, 2):
-        producer.produce(HEARTBEATS.name, heartbeat(f"place-{number}", 1000 * number), f"place-{number}".encode())
-        assert producer.flush(20) == 0
-        wait_until(lambda number=number: f"place-{number}" in reading.heard_ms())  # type: ignore[misc]  # bound now
-        assert reading.heard_ms()[f"place-{number}"] == 1000 * number
+    for location, time_ms in heartbeats:
+        producer.produce(topic, heartbeat(location, time_ms), location.encode())
+    assert producer.flush(20) == 0
+
+
+def test_the_first_look_at_kafka_sees_everything_and_later_ones_what_has_come(
+    kafka: KafkaBroker, topic_of_heartbeats: str
+) -> None:
+    """A watcher that judged before it has read would believe what has long been silent."""
+    send(kafka, topic_of_heartbeats, *((f"place-{number}", 1000 + number) for number in range(3000)))
+    with reading(kafka) as reader:
+        heard = reader.heard_ms()
+        assert {heard.get(f"place-{number}") for number in range(3000)} == set(range(1000, 4000))
+        send(kafka, topic_of_heartbeats, ("place-7", 9000))
+        wait_until(lambda: reader.heard_ms()["place-7"] == 9000)
+
+
+def test_a_first_look_that_takes_too_long_is_gone_on_with(
+    kafka: KafkaBroker, topic_of_heartbeats: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then nobody can tell."""
+    send(kafka, topic_of_heartbeats, ("last", 5000))
+    with reading(kafka) as reader:
+        monkeypatch.setattr(heartbeats, "FIRST_LOOK_SECONDS_MAX", -1.0)
+        with pytest.raises(HeartbeatError, match="not read to their end"):
+            reader.heard_ms()
+        monkeypatch.undo()
+        assert reader.heard_ms()["last"] == 5000
 
 
 def test_a_broker_out_of_reach_is_told() -> None:
     """The watcher says so and tries again."""
-    reader = KafkaHeartbeats("127.0.0.1:9", {"socket.connection.setup.timeout.ms": 1000})
+    reader = KafkaHeartbeats(NOWHERE, {"socket.connection.setup.timeout.ms": 1000, "log_level": 0})
+    with pytest.raises(HeartbeatError):
+        reader.heard_ms()
+    reader.close()
+
+
+def test_a_topic_that_is_missing_is_told(kafka: KafkaBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the command that makes it."""
+    monkeypatch.setattr(heartbeats, "HEARTBEATS", dataclasses.replace(HEARTBEATS, name="no-heartbeats"))
+    with reading(kafka) as reader, pytest.raises(HeartbeatError, match="onhand topics create"):
+        reader.heard_ms()
+
+
+def test_the_first_look_at_a_stream_sees_everything(
+    redis: Redis, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are; where that takes too long nobody can tell yet."""
+    with redis.pipeline(transaction=False) as pipeline:
+        for number in range(2500):
+            pipeline.xadd(HEARTBEATS.name, {"payload": heartbeat(f"place-{number}", 1000 + number)})
+        pipeline.execute()
+    reader = RedisHeartbeats(redis_server.url)
+    monkeypatch.setattr(heartbeats, "FIRST_LOOK_SECONDS_MAX", -1.0)
+    with pytest.raises(HeartbeatError, match="not read to their end"):
+        reader.heard_ms()
+    monkeypatch.undo()
+    assert set(reader.heard_ms().values()) == set(range(1000, 3500))
+    reader.close()
+
+
+def test_a_redis_out_of_reach_is_told() -> None:
+    """The watcher says so and tries again."""
+    reader = RedisHeartbeats(f"redis://{NOWHERE}/0")
     with pytest.raises(HeartbeatError):
         reader.heard_ms()
     reader.close()
