@@ -19,6 +19,14 @@ POLL_SECONDS: Final = 0.2
 RECORDS_AT_ONCE: Final = 100
 ENTRIES_AT_ONCE: Final = 10
 REGISTRY_BYTES_MAX: Final = 32 * 1024 * 1024
+NEW_TOPIC_SECONDS_MAX: Final = 5.0
+_NOT_YET: Final = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001  # so librdkafka names the errors of its own
+    KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
+)
 
 Option = str | int | float | bool
 
@@ -105,7 +113,7 @@ class KafkaRuleLog:
         consumer = Consumer({**self._options, "group.id": "onhand-rules", "enable.auto.commit": False})
         try:
             everything = TopicPartition(GENERATIONS.name, 0, OFFSET_BEGINNING)
-            low, high = consumer.get_watermark_offsets(everything, timeout=ANSWER_SECONDS_MAX)
+            low, high = _extent(consumer, everything)
             consumer.assign([everything])
             deadline, next_offset = time.monotonic() + READ_SECONDS_MAX, low
             while next_offset < high:
@@ -114,6 +122,8 @@ class KafkaRuleLog:
                 wanted = min(RECORDS_AT_ONCE, high - next_offset)  # all of it is there: no need to wait for more
                 for message in consumer.consume(wanted, POLL_SECONDS):
                     if (error := message.error()) is not None:
+                        if error.code() in _NOT_YET:
+                            continue
                         raise KafkaException(error)
                     next_offset = (message.offset() or 0) + 1
                     if message.key() == self._topic.encode():
@@ -148,6 +158,18 @@ class KafkaRuleLog:
 
     def _error(self, what: str, error: KafkaError) -> SinkError:
         return SinkError(f"Kafka at {self._servers} {what}: {error.str()}")
+
+
+def _extent(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
+    """Where a partition begins and ends; asked again for a while where a topic just made has not got around yet."""
+    deadline = time.monotonic() + NEW_TOPIC_SECONDS_MAX
+    while True:
+        try:
+            return consumer.get_watermark_offsets(partition, timeout=ANSWER_SECONDS_MAX)
+        except KafkaException as error:
+            if error.args[0].code() not in _NOT_YET or time.monotonic() > deadline:
+                raise
+        time.sleep(POLL_SECONDS)
 
 
 class RedisRuleLog:

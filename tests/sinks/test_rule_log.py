@@ -1,10 +1,10 @@
 """Where generations of rules are kept: a Kafka topic or a Redis stream, and every partition of the input."""
 
 from collections.abc import Callable, Iterator
-from typing import cast
+from typing import Any, cast
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from redis import Redis
 
@@ -12,6 +12,7 @@ from bench.drain import read_topic
 from bench.servers import KafkaBroker, RedisServer
 from schemas.topics import GENERATIONS
 from schemas.watch import Generation
+from sinks import rule_log
 from sinks.rule_log import KafkaRuleLog, RedisRuleLog, RuleLog
 from sinks.slots import SinkError
 from tests.cli.command import NOWHERE
@@ -120,6 +121,29 @@ def test_a_topic_that_is_missing_is_told(registry: KafkaBroker) -> None:
     log = KafkaRuleLog(registry.bootstrap_servers, "no-such-topic", {})
     with pytest.raises(SinkError, match="has no topic no-such-topic: run `onhand topics create`"):
         log.tell([b"record"])
+
+
+@pytest.mark.parametrize("code", [KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART])
+def test_a_registry_that_was_just_made_is_asked_again(
+    registry: KafkaBroker, topic: Callable[..., str], monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """A broker may take a moment to learn of a topic."""
+    asked: list[float] = []
+
+    class Hesitating(Consumer):
+        """A consumer whose broker does not know the topic at first."""
+
+        def get_watermark_offsets(self, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401  # as confluent_kafka has it
+            asked.append(0)
+            if len(asked) < 3:
+                raise KafkaException(KafkaError(code))
+            return super().get_watermark_offsets(*arguments, **named)
+
+    monkeypatch.setattr(rule_log, "Consumer", Hesitating)
+    log = KafkaRuleLog(registry.bootstrap_servers, topic(1), {})
+    log.append(generation(1))
+    assert list(log.generations()) == [generation(1)]
+    assert len(asked) == 3
 
 
 def test_a_server_out_of_reach_is_told() -> None:
