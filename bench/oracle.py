@@ -311,7 +311,7 @@ class Oracle:
                 touched[article.sku] = happening
             if fact := self._judge_due(article, home.clock_ms, happening):
                 touched[article.sku] = happening._replace(cause=Cause("movement", fact.source, fact.id))
-        to_plan = home.to_plan(before_ms)
+        to_plan = {sku: article for sku, article in home.to_plan(before_ms).items() if article.policy.follows_demand}
         candidates = {**{sku: self.articles[sku] for sku in touched}, **to_plan, **home.pending}
         if home.in_force(before_ms) != home.in_force(home.clock_ms):
             candidates = dict(home.articles)

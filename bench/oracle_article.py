@@ -237,6 +237,11 @@ class Policy(NamedTuple):
     buying: list[Rule]  # exceptions in force that say when or how much to buy
 
     @property
+    def follows_demand(self) -> bool:
+        """Whether anything can become of demand; else a look at it is in vain."""
+        return self.is_dynamic or bool(self.buying) or self.rules.replenishment is not None
+
+    @property
     def is_dynamic(self) -> bool:
         """Whether what is offered depends on demand."""
         return bool(self.dynamic_channels) or "dynamic" in self.safety.values()

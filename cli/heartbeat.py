@@ -18,10 +18,7 @@ from schemas.times import format_ms, parse_ms
 from schemas.topics import HEARTBEATS
 from schemas.watch import Heartbeat
 
-EXAMPLES: Final = (
-    "onhand heartbeat dc-east --source wms/dc-east",
-    "curl -fs https://wms.example/ping && onhand heartbeat dc-east --source wms/dc-east",
-)
+EXAMPLES: Final = ("onhand heartbeat dc-east --source wms/dc-east",)
 DELIVERY_SECONDS_MAX: Final = 10.0
 STREAM_ENTRIES_MAX: Final = 100_000  # about: Redis has no compaction, and the newest ones are what counts
 

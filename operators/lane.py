@@ -75,7 +75,7 @@ IDS_PER_SKU_MAX: Final = 65_536
 FIRST_PARTITION: Final = 0  # what every partition is told is told on by this one
 HISTORY_MAX: Final = 4096  # entries of one position
 EXPLAINED_EVERY_MS: Final = 1000  # a SKU, at most
-EXPLAINED_AT_ONCE_MAX: Final = 16  # SKUs of one lane
+EXPLAINED_A_SECOND_MAX: Final = 16  # SKUs of one lane: so all lanes together spend a tenth of a core on it
 CATCH_UP_SECONDS: Final = 0.1
 BEHIND_MS: Final = 2000  # explanations wait while what is read is older than this
 EXPLAINED_AT_END_MAX: Final = 1000
@@ -704,7 +704,8 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
         """Some SKUs that were not explained within the last second."""
         before_ms = now_ms - EXPLAINED_EVERY_MS
         self._explained_ms = {sku: at_ms for sku, at_ms in self._explained_ms.items() if at_ms > before_ms}
-        due = list(islice((sku for sku in lane.unexplained if sku not in self._explained_ms), EXPLAINED_AT_ONCE_MAX))
+        room = EXPLAINED_A_SECOND_MAX - len(self._explained_ms)
+        due = list(islice((sku for sku in lane.unexplained if sku not in self._explained_ms), max(0, room)))
         self._explained_ms.update(dict.fromkeys(due, now_ms))
         return due
 

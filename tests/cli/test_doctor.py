@@ -21,7 +21,9 @@ def settings(
     return {
         "kafka.bootstrap_servers": kafka.bootstrap_servers,
         "redis.url": redis_server.url,
-        "input.topic": topic(2, {"message.timestamp.type": "LogAppendTime", "retention.ms": "-1"}),
+        "input.topic": topic(
+            2, {"message.timestamp.type": "LogAppendTime", "retention.ms": "-1", "retention.bytes": "-1"}
+        ),
         "output.kind": "jsonl",
     }
 
@@ -35,6 +37,7 @@ def checks(settings: dict[str, str], cwd: Path, code: int) -> dict[str, dict[str
 
 def test_nothing_to_do_is_exit_code_0(settings: dict[str, str], tmp_path: Path) -> None:
     """Everything that a first run needs is there."""
+    assert onhand("topics", "create", cwd=tmp_path, settings=settings).returncode == 0
     done = onhand("doctor", cwd=tmp_path, settings=settings)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[0].split() == ["CHECKED", "FOUND"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import bench, check, demo, doctor, get, load, run, tail, topics
+from cli import bench, check, demo, doctor, explain, get, heartbeat, load, rules, rules_diff, run, tail, topics
 from cli.main import debug_taken
 from tests.cli.command import ONHAND, assert_failed_in_one_line, environment, onhand
 
@@ -16,10 +16,16 @@ COMMANDS = {
     ("check",): check.EXAMPLES,
     ("doctor",): doctor.EXAMPLES,
     ("topics", "create"): topics.EXAMPLES,
+    ("explain",): explain.EXAMPLES,
+    ("rules", "push"): rules.PUSH_EXAMPLES,
+    ("rules", "show"): rules.SHOW_EXAMPLES,
+    ("rules", "diff"): rules_diff.EXAMPLES,
+    ("heartbeat",): heartbeat.EXAMPLES,
     ("tail",): tail.EXAMPLES,
     ("load",): load.EXAMPLES,
     ("bench", "drain"): bench.DRAIN_EXAMPLES,
     ("bench", "kernel"): bench.KERNEL_EXAMPLES,
+    ("bench", "replenishment"): bench.REPLENISHMENT_EXAMPLES,
 }
 
 
