@@ -51,6 +51,8 @@ def has_come(minute: int, before_ms: int, after_ms: int) -> bool:
 def plan(article: Article, moment_ms: int, happening: Happening, *, at_its_minute: bool) -> list[Replenishment]:
     """What becomes of the proposals for each position."""
     records: list[Replenishment] = []
+    if not article.policy.follows_demand and not article.proposed:
+        return records
     for place, position in article.places.items():
         need = _need(article, place, position, moment_ms)
         is_open = article.proposed.get(place, 0)

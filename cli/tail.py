@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from uuid import uuid4
 
 import msgspec
@@ -16,6 +16,7 @@ from cli.failures import CliError
 from cli.kafka_topics import wanted_topics
 from cli.screen import plain, print_json, print_line
 from schemas.movements import Fact, Refusal, RulesChanged, Tick
+from schemas.rule_changes import changed_paths
 from schemas.settings import KafkaSettings, Settings
 from schemas.times import format_ms
 from schemas.topics import (
@@ -35,6 +36,7 @@ EXAMPLES: Final = ("onhand tail thresholds", "onhand tail inventory.movements --
 PREFIX: Final = "inventory."
 POLL_SECONDS: Final = 0.2
 RECORDS_AT_ONCE: Final = 500
+PATHS_SHOWN_MAX: Final = 5
 
 
 def tail(
@@ -89,6 +91,16 @@ def _messages(consumer: Consumer) -> Iterator[Message]:
 
 def _readable(settings: Settings, name: str) -> Callable[[Message], None]:
     """Print a record of topic `name` as a line."""
+    say = saying_of(settings, name)
+
+    def show(message: Message) -> None:
+        print_line(f"{_place(message)}  {plain(say(message.value() or b''))}")
+
+    return show
+
+
+def saying_of(settings: Settings, name: str) -> Callable[[bytes], str]:
+    """What to say of a record of topic `name`; the record itself where it is another than it should be."""
     movements = wanted_topics(settings)[0].name
     say = {
         movements: _say_movement,
@@ -104,15 +116,13 @@ def _readable(settings: Settings, name: str) -> Callable[[Message], None]:
         DEAD_LETTERS.name: _say_dead_letter,
     }.get(name, _say_text)
 
-    def show(message: Message) -> None:
-        payload = message.value() or b""
+    def said(payload: bytes) -> str:
         try:
-            text = say(payload)
+            return say(payload)
         except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError):
-            text = _say_text(payload)
-        print_line(f"{_place(message)}  {plain(text)}")
+            return _say_text(payload)
 
-    return show
+    return said
 
 
 def _place(message: Message) -> str:
@@ -134,12 +144,22 @@ def _say_movement(payload: bytes) -> str:
     if isinstance(record, Tick):
         return f"tick {record.time}"
     if isinstance(record, RulesChanged):
-        return f"rules generation {record.generation}, part {record.part} of {record.parts}: {_say_text(payload)}"
+        return _say_rules(record)
     if not isinstance(record, Fact):
         return f"{record.location} is trusted by {record.trust_percent} %"
     quantity, location = getattr(record, "quantity", ""), getattr(record, "location", None)
     at = f" at {location}" if location else ""
     return f"{record.sku}  {kind} {quantity}{at}  ({record.source} {record.id})"
+
+
+def _say_rules(record: RulesChanged) -> str:
+    """Which generation, and what it touches; it may be large, and --json shows all of it."""
+    about = f"rules generation {record.generation}, " + (f"since {record.since}" if record.since else "complete")
+    if record.parts > 1:
+        return f"{about}, part {record.part} of {record.parts}"
+    paths = sorted(changed_paths(msgspec.json.decode(record.changes, type=dict[str, Any])))
+    more = f" and {len(paths) - PATHS_SHOWN_MAX} more" if len(paths) > PATHS_SHOWN_MAX else ""
+    return f"{about}: {', '.join(paths[:PATHS_SHOWN_MAX]) or 'nothing'}{more}"
 
 
 def _say_availability(payload: bytes) -> str:

@@ -81,7 +81,45 @@ def test_an_embedded_redis_outlives_the_run_for_other_commands(folder: Path) -> 
         assert run.wait(20) == 0
     after = json.loads(onhand(*told, cwd=folder, settings=settings).stdout)
     assert after["channels"] == {"web": 7}
+    explained = json.loads(onhand("explain", "SKU-1", "--json", cwd=folder, settings=settings).stdout)
+    assert explained["current"]
+    assert explained["promised"] == {"web": 7}
+    shown = json.loads(onhand("rules", "show", "--json", cwd=folder, settings=settings).stdout)
+    assert (shown["in_force"]["generation"], shown["latest"], shown["behind"]) == (1, None, [])
     assert sorted(path.name for path in (folder / "state").iterdir()) == ["redis.saved"]
+
+
+def test_shadow_rules_tell_what_would_differ_and_sell_nothing(
+    folder: Path, redis: Redis, redis_server: RedisServer
+) -> None:
+    """Their differences have a file of their own; channels read what the rules say."""
+    (folder / "movements.jsonl").write_text(MOVEMENTS)
+    (folder / "shadow.toml").write_text(RULES + "safety_units = 2\n")
+    settings = {
+        "redis.url": redis_server.url, "input.kind": "jsonl", "input.topic": "movements.jsonl", "output.kind": "jsonl",
+        "rules.shadow_path": "shadow.toml",
+    }  # fmt: skip
+    done = onhand("run", "availability", cwd=folder, settings=settings)
+    assert done.returncode == 0, done.stderr
+    assert redis.hget("avail:SKU-1", "web") == b"7"
+    told = records(folder / "out" / "inventory.shadow.jsonl")[-1]
+    assert (told["sku"], told["channels"]) == ("SKU-1", {"web": {"promised": 7, "shadow": 5}})
+    assert records(folder / "out" / "inventory.replenishments.jsonl") == []
+
+
+def test_proposals_have_a_file_of_their_own(folder: Path, redis: Redis, redis_server: RedisServer) -> None:
+    """From demand that is in the log, at a tick that is in the log."""
+    assert redis.dbsize() == 0
+    (folder / "rules.toml").write_text(RULES + "[replenishment]\nlead_time_days = 2\n")
+    lines = movement(1, "received", 10) + movement(2, "shipped", 9)
+    (folder / "movements.jsonl").write_text(lines + '{"kind": "tick", "time": "2026-11-03T00:00:00Z"}\n')
+    settings = {
+        "redis.url": redis_server.url, "input.kind": "jsonl", "input.topic": "movements.jsonl", "output.kind": "jsonl",
+    }  # fmt: skip
+    done = onhand("run", "availability", cwd=folder, settings=settings)
+    assert done.returncode == 0, done.stderr
+    (proposal,) = records(folder / "out" / "inventory.replenishments.jsonl")
+    assert (proposal["event"], proposal["sku"], proposal["location"]) == ("proposed", "SKU-1", "dc-1")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -202,6 +240,14 @@ def test_wrong_rules_forbid_the_start(rules: str | None, complaint: str, tmp_pat
     done = onhand("run", "availability", cwd=tmp_path)
     assert_failed_in_one_line(done, 2)
     assert done.stderr.startswith(complaint)
+
+
+def test_wrong_shadow_rules_forbid_the_start(folder: Path) -> None:
+    """As wrong rules do, with every complaint and its line."""
+    (folder / "shadow.toml").write_text("[channels.web]\nshare_percent = 101\nsafety_units = -1\n")
+    done = onhand("run", "availability", cwd=folder, settings={"rules.shadow_path": "shadow.toml"})
+    assert_failed_in_one_line(done, 2)
+    assert [line.split(" ")[0] for line in done.stderr.splitlines()[:2]] == ["shadow.toml:2:", "shadow.toml:3:"]
 
 
 def test_an_input_file_that_is_missing_is_told_in_one_line(folder: Path, redis_server: RedisServer) -> None:

@@ -4,11 +4,19 @@ import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Producer
+from msgspec import Raw
 
 from bench.servers import KafkaBroker
+from cli.tail import saying_of
+from schemas.movements import LocationTrusted, RulesChanged
+from schemas.outputs import Divergence, Replenishment, ShadowDifference, ShadowOffer
+from schemas.settings import Settings
+from schemas.topics import DIVERGENCES, GENERATIONS, HEARTBEATS, MOVEMENTS, REPLENISHMENTS, SHADOW, Topic
+from schemas.watch import Generation, Heartbeat
 from tests.cli.command import NOWHERE, assert_failed_in_one_line, onhand, started, wait_until
 
 SHIPPED = (
@@ -41,6 +49,69 @@ def test_movements_as_readable_lines(settings: dict[str, str], tmp_path: Path) -
         "tick 2026-11-01T00:00:01.000Z",
         "unusable, not_json: \\x1b[31mred",
     ]
+
+
+LINES = [
+    (
+        HEARTBEATS,
+        Heartbeat(source="wms", location="dc-1", time="2026-11-21T09:00:00.000Z"),
+        "dc-1  heard 2026-11-21T09:00:00.000Z  (wms)",
+    ),
+    (
+        GENERATIONS,
+        Generation(generation=7, digest="6f1c", time="2026-11-21T09:00:00.000Z", document={"channels": {}}),
+        "generation 7  pushed 2026-11-21T09:00:00.000Z  (digest 6f1c)",
+    ),
+    (
+        REPLENISHMENTS,
+        Replenishment("id", "proposed", "A", "dc-1", 48, 31, 27, 3.2, "position 27 at or below 31", 7, "2026-11-21"),
+        "A at dc-1  proposed: 48  (position 27 at or below 31)",
+    ),
+    (
+        SHADOW,
+        ShadowDifference("id", "A", 7, "2026-11-21", 2, {"web": ShadowOffer(3, 5)}),
+        "A  web 3, shadow 5  (version 7)",
+    ),
+    (SHADOW, ShadowDifference("id", "A", 8, "2026-11-21", 2, {}), "A  no difference any more  (version 8)"),
+    (
+        DIVERGENCES,
+        Divergence(
+            "id", "opened", None, "dc-1", "heartbeats", "trust_percent", 90, 100, "2026-11-21", "silent", [], "2026"
+        ),
+        "dc-1  opened: heartbeats: trust_percent 90 said, 100 derived  (silent)",
+    ),
+    (
+        MOVEMENTS,
+        LocationTrusted(location="dc-1", trust_percent=90),
+        "dc-1 is trusted by 90 %",
+    ),
+    (
+        MOVEMENTS,
+        RulesChanged(generation=7, changes=Raw(b'"piece"'), since=6, part=2, parts=3),
+        "rules generation 7, since 6, part 2 of 3",
+    ),
+    (
+        MOVEMENTS,
+        RulesChanged(generation=7, changes=Raw(b'{"channels":{"web":{"share_percent":5,"cap_units":null}}}'), since=6),
+        "rules generation 7, since 6: channels.web.cap_units, channels.web.share_percent",
+    ),
+    (
+        MOVEMENTS,
+        RulesChanged(generation=1, changes=Raw(b'{"f":1,"e":1,"d":1,"c":1,"b":1,"a":1}')),
+        "rules generation 1, complete: a, b, c, d, e and 1 more",
+    ),
+    (
+        MOVEMENTS,
+        RulesChanged(generation=1, changes=Raw(b"[]")),
+        '{"kind":"rules","generation":1,"changes":[]}',
+    ),
+]
+
+
+@pytest.mark.parametrize(("topic_of", "record", "line"), LINES)
+def test_each_topic_has_its_own_readable_line(topic_of: Topic[Any, Any], record: object, line: str) -> None:
+    """What was said, of what, and why."""
+    assert saying_of(Settings(), topic_of.name)(topic_of.encode(record)) == line
 
 
 def test_records_as_json(settings: dict[str, str], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from bench.servers import KafkaBroker
 from cli import topics
 from cli.kafka_topics import WantedTopic
 from schemas.settings import Settings
-from schemas.topics import MOVEMENTS, TOPICS
+from schemas.topics import MOVEMENTS, ONE_PARTITION, TOPICS
 from tests.cli.command import NOWHERE, assert_failed_in_one_line, onhand
 
 
@@ -35,6 +35,22 @@ def test_missing_topics_are_made_once(settings: dict[str, str], tmp_path: Path) 
     assert [line.split()[:2] for line in again.stdout.splitlines()[1:]] == [
         [topic.name if topic is not MOVEMENTS else "movements-made-here", "exists"] for topic in TOPICS
     ]
+
+
+def test_what_is_read_from_its_beginning_to_its_end_has_one_partition(tmp_path: Path) -> None:
+    """Heartbeats and generations of rules, however many partitions are asked for, twice over."""
+    with KafkaBroker() as broker:
+        settings = {"kafka.bootstrap_servers": broker.bootstrap_servers}
+        for state in ("made", "exists"):
+            done = onhand("topics", "create", "--partitions", "3", "--json", cwd=tmp_path, settings=settings)
+            assert done.returncode == 0, done.stdout + done.stderr
+            report = json.loads(done.stdout)["topics"]
+            assert [row["partitions"] for row in report] == [1 if topic in ONE_PARTITION else 3 for topic in TOPICS]
+            assert {row["state"] for row in report} == {state}
+        (tmp_path / "rules.toml").write_text("[channels.web]\n")
+        checks = json.loads(onhand("doctor", "--json", cwd=tmp_path, settings=settings).stdout)["checks"]
+        found = {check["subject"]: check["result"] for check in checks}
+        assert {found[topic.name] for topic in TOPICS} == {"ok"}
 
 
 def test_a_topic_that_differs_is_left_alone_and_told(

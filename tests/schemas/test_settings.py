@@ -30,7 +30,7 @@ def test_without_a_file_everything_has_its_documented_default() -> None:
     assert not complaints
     assert settings == Settings(
         kafka=KafkaSettings(bootstrap_servers="localhost:9092", group="onhand-availability", options={}),
-        redis=RedisSettings(url="redis://localhost:6379/0", prefix="avail:"),
+        redis=RedisSettings(url="redis://localhost:6379/0", prefix="avail:", explain_prefix="explain:"),
         state=StateSettings(path="state", lanes=64, snapshot_seconds=10),
         input=InputSettings(kind="kafka", topic="inventory.movements", dedupe_hours=72, as_of_hours=72),
         output=OutputSettings(kind="kafka"),
@@ -72,6 +72,8 @@ def test_options_of_librdkafka_come_from_both() -> None:
         ("[state]\nsnapshot_seconds = 0", {}, ["error 2 state.snapshot_seconds"]),
         ("state = 5", {}, ["error 1 state"]),
         ("[input]\nkind = 'rabbit'", {}, ["error 2 input.kind"]),
+        ('[redis]\nprefix = "x:"\nexplain_prefix = "x:"', {}, ["error 3 redis.explain_prefix"]),
+        ("", {"ONHAND_REDIS__PREFIX": "explain:"}, ["error None redis.explain_prefix"]),
         ("[kafka.options]\nretries = []", {}, ["error 1 kafka.options"]),
         ("", {"ONHAND_STATE__LANES": "many"}, ["error None ONHAND_STATE__LANES"]),
         ("", {"ONHAND_STATE__LANE": "8"}, ["error None ONHAND_STATE__LANE"]),
