@@ -5,6 +5,7 @@ import base64
 import contextlib
 import functools
 import hashlib
+import os
 import random
 import shutil
 import signal
@@ -149,8 +150,13 @@ class Server:
         self._child.wait(KILL_SECONDS_MAX)
 
     def freeze(self) -> None:
-        """Stop its clock and its answers (SIGSTOP) until `thaw`; connections to it stay open."""
+        """Stop its clock and its answers (SIGSTOP) until `thaw`; connections to it stay open.
+
+        Returns once every thread stands still: on a busy machine one may go on answering after the signal was sent.
+        """
         self._send(signal.SIGSTOP)
+        if self.pid is not None:
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """Let a frozen server go on (SIGCONT)."""

@@ -204,7 +204,7 @@ class KafkaOutput:
 
 
 class KafkaSink(SlottedSink[list[RecordT], None], Generic[RecordT]):
-    """Writes lists of records to one topic, key = SKU, with CloudEvents headers.
+    """Writes lists of records to one topic under their keys, with CloudEvents headers.
 
     `snapshot` waits for all acknowledgements. SinkError, in one line, where the topic is missing at the start or a
     record is not delivered.
@@ -237,7 +237,7 @@ class _Slot(StatefulSinkPartition[list[RecordT], None], Generic[RecordT]):
             for record in records:
                 event = event_of(record)
                 headers = cloud_event_headers(topic.event_type, event.id, event.time, event.traceparent)
-                produce(topic.name, topic.encode(record), record.sku.encode() if record.sku else None, headers)
+                produce(topic.name, topic.encode(record), key_of(record), headers)
         self._output.poll()
 
     def snapshot(self) -> None:
@@ -261,6 +261,13 @@ def event_of(record: AnyRecord) -> Event:
     if isinstance(record, Divergence | Replenishment):
         return Event(record.id, record.time, None)
     return Event(record.id, record.time, record.traceparent)
+
+
+def key_of(record: AnyRecord) -> bytes | None:
+    """What keeps the records of one thing in order: the SKU, or of a whole location `@` and its name; else None."""
+    if record.sku:
+        return record.sku.encode()
+    return f"@{record.location}".encode() if isinstance(record, Divergence) else None
 
 
 def _said(error: KafkaError) -> str:

@@ -100,10 +100,11 @@ def test_redis_takes_options() -> None:
 
 
 def test_a_frozen_redis_answers_when_thawed() -> None:
-    """Freezing takes the answers away and keeps the connections."""
+    """Freezing takes the answers away at once and keeps the connections."""
     with RedisServer() as server, Redis.from_url(server.url, socket_timeout=0.3, retry=None) as client:
         client.ping()
         server.freeze()
+        assert psutil.Process(server.pid).status() == psutil.STATUS_STOPPED
         with pytest.raises(RedisTimeoutError):
             client.ping()
         server.thaw()

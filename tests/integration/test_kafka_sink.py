@@ -130,8 +130,8 @@ def test_a_crossing_passes_on_its_trace(kafka: KafkaBroker, topic: MakeTopic) ->
     assert (found["ce_id"], found["ce_time"], found["traceparent"]) == (crossing.id, TIME, trace)
 
 
-def test_what_is_told_of_a_whole_location_has_no_key(kafka: KafkaBroker, topic: MakeTopic) -> None:
-    """A silence is of no SKU."""
+def test_what_is_told_of_a_whole_location_keeps_its_order(kafka: KafkaBroker, topic: MakeTopic) -> None:
+    """A silence is of no SKU; its key is the name that stands for the SKU in its id."""
     name = topic()
     silence = Divergence(
         "@east:divergence=east=heartbeats:opened:7", "opened", None, "east", "heartbeats", "trust_percent", 90, 100,
@@ -139,7 +139,7 @@ def test_what_is_told_of_a_whole_location_has_no_key(kafka: KafkaBroker, topic: 
     )  # fmt: skip
     write(KafkaOutput(kafka.bootstrap_servers, {}).sink(named(DIVERGENCES, name)), silence)
     (message,) = messages(kafka, name, 1)
-    assert message.key() is None
+    assert message.key() == b"@east"
     assert DIVERGENCES.decode(message.value() or b"") == silence
     assert headers(message)["ce_id"] == silence.id
 
