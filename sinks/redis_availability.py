@@ -28,6 +28,7 @@ from sinks.slots import SLOTS, SlottedSink
 
 SKUS_PER_CALL_MAX = 128  # a reader behind one call still gets its answer within a millisecond
 EXPLANATIONS_PER_CALL_MAX = 64
+UNDER_WAY_MS = 3000  # a mark comes each second, about what was heard a second before, and is told a second later
 HEALTH_INTERVAL_MS = 1000
 
 _SCRIPTS: Final = {
@@ -267,7 +268,7 @@ class _Health:
         self._next_ms = now_ms + HEALTH_INTERVAL_MS
         parts: list[str] = []
         for slot, origins in self._slots.items():
-            watermark_ms, lag = age_of([_slowest(lanes) for lanes in origins.values()])
+            watermark_ms, lag = age_of([_slowest(lanes) for lanes in origins.values()], now_ms)
             parts += (slot, f"{watermark_ms} {lag} {now_ms}")
         self.drawn_up = _DrawnUp(after, parts)
 
@@ -276,20 +277,22 @@ def _slowest(lanes: dict[int, Mark]) -> Mark:
     return min(lanes.values(), key=lambda mark: mark.offset)
 
 
-def age_of(marks: list[Mark]) -> tuple[int, str]:
+def age_of(marks: list[Mark], now_ms: int) -> tuple[int, str]:
     """Watermark in ms since 1970 and lag in seconds, as text, of origins that have come as far as `marks` say.
 
     An origin read to its end is as new as its reading. Before that it is as old as the record read last; where that
-    has no time, the watermark is 0 and the lag `inf`.
+    has no time, the watermark is 0 and the lag `inf`. A mark that took longer than UNDER_WAY_MS to come, or after
+    which none came, makes its origin older: what is under way with it is not in the numbers.
     """
     watermarks_ms, lags_ms = [], []
     for mark in marks:
+        late_ms = max(0, now_ms - mark.read_ms - UNDER_WAY_MS)
         if mark.offset >= mark.end_offset:
             watermarks_ms.append(mark.read_ms)
-            lags_ms.append(0)
+            lags_ms.append(late_ms)
         elif mark.record_ms < 0:
             return 0, UNKNOWN_LAG
         else:
             watermarks_ms.append(mark.record_ms)
-            lags_ms.append(max(0, mark.read_ms - mark.record_ms))
+            lags_ms.append(late_ms + max(0, mark.read_ms - mark.record_ms))
     return min(watermarks_ms), f"{max(lags_ms) / 1000:.3f}"
