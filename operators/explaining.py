@@ -144,7 +144,7 @@ class Explaining:
         explained.dynamic_safety_units = dynamic_safety_units(demand, stock.place(row).planning)
         explained.demand_days = _named_days(sold)
         explained.demand_hours = _named_hours(stock.demand_windows.hours(row))
-        explained.in_stock_days = [_day_name(at) for at in stock.in_stock_days(row, day)]
+        explained.in_stock_days = [_day_name(at) for at in sorted(stock.in_stock_days(row, day))]
 
 
 def _open(request: Request) -> OpenRequest:

@@ -12,11 +12,13 @@ from bench import oracle
 from bench.oracle import Message, Oracle, fold
 from bench.oracle_article import Offer
 from schemas.batches import Batch, Mark, Origin
-from schemas.outputs import Cause, Threshold
-from schemas.rules import Rule, Rules
+from schemas.movements import Reason
+from schemas.outputs import Cause, ShadowOffer, Threshold
+from schemas.rules import ReplenishmentRules, Rule, Rules
 
 HOME, AWAY = (Origin("cluster", "topic-id", partition, "inventory.movements") for partition in (0, 1))
 DEDUPE_MS = 3_600_000
+CONTROLS = ("tick", "rules", "location")
 LATE_MS = 1_900_000_000_000  # 2030-03-17T17:46:40Z, the broker's clock
 RULES = msgspec.convert(
     {
@@ -32,20 +34,20 @@ RULES = msgspec.convert(
 )
 
 
-def told(*bodies: dict[str, object], rules: Rules = RULES, origins: str = "") -> Oracle:
+def told(*bodies: dict[str, object], rules: Rules = RULES, origins: str = "", shadow: Rules | None = None) -> Oracle:
     """The oracle after `bodies`, one a minute; `origins` may say `HHA`: home, home, away."""
     read = [AWAY if origin == "A" else HOME for origin in origins.ljust(len(bodies), "H")]
     messages = [
         Message(origin, number, LATE_MS, None, json.dumps(_whole(body, number)).encode())
         for number, (origin, body) in enumerate(zip(read, bodies, strict=True))
     ]
-    return fold(messages, rules, dedupe_ms=DEDUPE_MS)
+    return fold(messages, rules, dedupe_ms=DEDUPE_MS, shadow=shadow)
 
 
 def _whole(body: dict[str, object], number: int) -> dict[str, object]:
     time = f"2026-11-21T00:{number:02}:00Z"
     common = {"id": str(number), "source": "wms", "sku": "A", "location": "east", "time": time}
-    return {"time": time, **body} if body["kind"] == "tick" else {**common, **body}
+    return {"time": time, **body} if body["kind"] in CONTROLS else {**common, **body}
 
 
 def test_a_morning_in_a_warehouse() -> None:
@@ -142,6 +144,104 @@ def test_rules_hold_from_tick_to_tick() -> None:
     ticks: list[dict[str, object]] = [{"kind": "tick"}] * 3
     levels = [told(RECEIVED, *ticks[:count], rules=rules).channels["A", "web"].sellable for count in range(4)]
     assert levels == [6, 0, 0, 6]
+
+
+SAFER = {"kind": "rules", "generation": 2, "since": 1, "changes": {"channels": {"web": {"safety_units": 5}}}}
+
+
+def test_a_change_of_rules_holds_from_its_record_on() -> None:
+    """9 less 1 and 2 is 6; with 5 instead of 2 it is 3, which is low, and the rules are the cause."""
+    oracle = told(RECEIVED, SAFER)
+    assert oracle.channels["A", "web"] == Offer(promised=3, sellable=3, level="low_stock")
+    (first, second) = [crossing for crossing in oracle.crossings if crossing.channel == "web"]
+    assert (first.initial, first.rules, second.rules, second.version) == (True, 1, 2, 1)
+    assert (second.from_, second.to, second.cause) == ("in_stock", "low_stock", Cause("rules"))
+    assert (oracle.applied, oracle.controls, oracle.articles["A"].version) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {**SAFER, "since": 7},
+        {**SAFER, "generation": 1, "since": 3},
+        {**SAFER, "changes": {"channels": {"web": {"safety_units": -5}}}},
+        {**SAFER, "changes": 5},
+        {**SAFER, "part": 2, "parts": 2, "changes": "{}"},
+    ],
+)
+def test_a_change_that_does_not_fit_leaves_the_rules(change: dict[str, object]) -> None:
+    """It is refused, and the numbers stay; the next good one is taken."""
+    broken = told(RECEIVED, change)
+    assert list(broken.dead_letters.values()) == [Reason.BAD_RULES]
+    assert broken.channels["A", "web"].sellable == 6
+    assert told(RECEIVED, change, SAFER).channels["A", "web"].sellable == 3
+
+
+def test_a_change_of_rules_is_of_the_partition_that_says_it() -> None:
+    """What another partition was told changes nothing of a SKU that is at home here."""
+    assert told(RECEIVED, SAFER, origins="HA").channels["A", "web"].sellable == 6
+
+
+def test_the_same_rules_again_are_no_news() -> None:
+    """No new version, whatever the number of the generation."""
+    oracle = told(RECEIVED, {"kind": "rules", "generation": 2, "since": 1, "changes": {}})
+    assert (oracle.articles["A"].version, oracle.dead_letters) == (0, {})
+
+
+def test_a_location_that_is_believed_less_promises_less() -> None:
+    """40 % of 9 is 3 and nothing is left behind 1 and 2; what is stored stays, and comes back with trust."""
+    silent = {"kind": "location", "location": "east", "trust_percent": 40}
+    oracle = told(RECEIVED, silent)
+    assert (oracle.channels["A", "web"].sellable, oracle.positions["A", "east"]["on_hand"]) == (0, 9)
+    (opened,) = oracle.divergences
+    assert (opened.id, opened.sku, opened.stated, opened.derived, opened.reason) == (
+        "@east:divergence=east=heartbeats:opened:1", None, 40, 100, "silent",
+    )  # fmt: skip
+    heard = told(RECEIVED, silent, {**silent, "trust_percent": 100})
+    assert heard.channels["A", "web"].sellable == 6
+    assert [(event.event, event.reason) for event in heard.divergences] == [("opened", "silent"), ("closed", "heard")]
+
+
+def test_a_purchase_worked_out_by_hand() -> None:
+    """2 and 4 sold on two days: d = 3, σ² = 2, 3·7 + 1.645·√(7·2) = 27.15, so 28; at 22, 28 + 3 − 22 = 9 are missing.
+
+    One day earlier it was d = 2, σ² = 0, reorder point 14, and 24 were there.
+    """
+    rules = msgspec.structs.replace(RULES, replenishment=ReplenishmentRules())
+    oracle = told(
+        {"kind": "received", "quantity": 30, "time": "2026-11-01T00:00:00Z"},
+        {"kind": "shipped", "quantity": 2, "time": "2026-11-01T12:00:00Z"},
+        {"kind": "shipped", "quantity": 4, "time": "2026-11-02T12:00:00Z"},
+        {"kind": "shipped", "quantity": 2, "time": "2026-11-03T12:00:00Z"},
+        {"kind": "expected", "quantity": 9, "time": "2026-11-03T13:00:00Z"},
+        rules=rules,
+    )
+    proposed, closed = oracle.replenishments
+    assert (proposed.id, proposed.event, proposed.quantity) == ("A:replenishment=east:proposed:3", "proposed", 9)
+    assert (proposed.position, proposed.reorder_point, proposed.demand_per_day) == (22, 28, 3.0)
+    assert (closed.event, closed.reason, closed.quantity, closed.version) == ("closed", "expected", 9, 4)
+
+
+def test_safety_stock_that_follows_demand() -> None:
+    """z·√(L·σ²) of 2 and 4 sold on two days is 6.15, so 7 instead of 1 are kept back: 22 − 7 − 2 = 13."""
+    rule = msgspec.convert({"sku": "A", "location": "east", "safety_units": "dynamic"}, Rule)
+    oracle = told(
+        {"kind": "received", "quantity": 30, "time": "2026-11-01T00:00:00Z"},
+        {"kind": "shipped", "quantity": 2, "time": "2026-11-01T12:00:00Z"},
+        {"kind": "shipped", "quantity": 4, "time": "2026-11-02T12:00:00Z"},
+        {"kind": "shipped", "quantity": 2, "time": "2026-11-03T12:00:00Z"},
+        rules=msgspec.structs.replace(RULES, rules=(rule,)),
+    )
+    assert oracle.channels["A", "web"].sellable == 13
+
+
+def test_shadow_rules_are_compared_and_never_sold_from() -> None:
+    """5 instead of 2 would leave 3 of 6."""
+    channels = {**RULES.channels, "web": msgspec.structs.replace(RULES.channels["web"], safety_units=5)}
+    oracle = told(RECEIVED, shadow=msgspec.structs.replace(RULES, channels=channels))
+    assert oracle.channels["A", "web"].sellable == 6
+    (difference,) = oracle.shadow
+    assert (difference.sku, difference.version, difference.channels) == ("A", 0, {"web": ShadowOffer(6, 3)})
 
 
 def test_batches_are_read_message_by_message_and_marks_are_not_stock() -> None:
