@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from bytewax import operators as op
 from bytewax.dataflow import Dataflow
@@ -19,7 +20,7 @@ from redis import Redis
 
 from bench.servers import RedisServer
 from schemas.batches import Mark, Origin
-from schemas.outputs import Availability, ChannelAvailability, LaneResult
+from schemas.outputs import Availability, ChannelAvailability, LaneResult, RulesInForce
 from schemas.times import format_ms
 from sinks.redis_availability import RedisAvailabilitySink, age_of
 from sinks.redis_keys import Promises, last_incarnation, read_health, read_promises
@@ -620,6 +621,14 @@ def test_the_incarnation_is_told_with_the_first_write(writing: Writing, client: 
     writing.settle()
     assert last_incarnation(client, PREFIX) == 41
     assert read_health(client, PREFIX) is None
+
+
+def test_the_incarnation_is_told_with_the_rules_of_an_empty_log(writing: Writing, client: Redis) -> None:
+    """A state that has no SKU yet and ends within its first second is told from the next one all the same."""
+    rules = RulesInForce(0, 41, 1, "digest", -1, None, msgspec.Raw(b"{}"))
+    writing.slot.write_batch([result()._replace(rules=[rules])])
+    writing.settle()
+    assert last_incarnation(client, PREFIX) == 41
 
 
 def test_lanes_go_to_slots_whose_names_never_change(writing: Writing) -> None:
