@@ -175,8 +175,9 @@ class _Writer:
 
     def _claim(self, results: list[LaneResult]) -> None:
         """Tell Redis of a new incarnation ahead of its first write, so that the next state draws a greater one."""
-        written = (record for result in results for record in (*result.availability[:1], *result.rules[:1]))
-        incarnation = max((record.incarnation for record in written), default=0)
+        of_skus = (result.availability[0].incarnation for result in results if result.availability)
+        of_rules = (result.rules[0].incarnation for result in results if result.rules)
+        incarnation = max((*of_skus, *of_rules), default=0)
         if incarnation > self._incarnation:
             self._incarnation = incarnation
             self._tell_health([])
