@@ -104,6 +104,18 @@ def test_a_silence_and_its_end_are_told_once_for_each_step() -> None:
     assert watch.look_at(161) == [("east", 100)]
 
 
+def test_a_location_whose_watch_was_pushed_and_taken_back_is_believed_again() -> None:
+    """Of one that no generation watches nothing is told; the rules are looked at every other time."""
+    watch = Watch()
+    plain = Rules(channels={"web": ChannelRules()}, locations={"east": LocationRules(safety_units=1)})
+    watch.rules, watch.log.pushed = plain, [plain]
+    assert [watch.look_at(second) for second in (100, 101)] == [[], []]
+    watch.rules = WATCHED
+    assert [watch.look_at(second) for second in (102, 119, 121)] == [[("east", 100)], [("east", 10)], [("east", 0)]]
+    watch.rules = plain
+    assert [watch.look_at(second) for second in (122, 123, 124)] == [[], [("east", 100)], []]
+
+
 def test_a_quiet_location_with_heartbeats_keeps_its_trust() -> None:
     """Movements have nothing to do with it."""
     watch = Watch()

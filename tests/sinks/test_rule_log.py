@@ -107,6 +107,14 @@ def test_records_get_into_every_partition_of_a_topic_in_their_order(
     assert list(read_topic(registry.bootstrap_servers, name)) == [b"first", b"second", b"third"] * PARTITIONS
 
 
+def test_a_record_that_the_broker_refuses_is_told(registry: KafkaBroker, topic: Callable[..., str]) -> None:
+    """What only comes back as a delivery report is an error all the same, and the next record has nothing of it."""
+    log = KafkaRuleLog(registry.bootstrap_servers, topic(1, {"max.message.bytes": "300"}), {})
+    with pytest.raises(SinkError, match=r"did not take every record .*too large"):
+        log.tell([b"x" * 2000])
+    log.tell([b"small"])
+
+
 def test_records_get_into_a_stream_in_their_order(redis: Redis, redis_server: RedisServer) -> None:
     """A stream is one partition."""
     log = RedisRuleLog(redis_server.url, "movements")
