@@ -182,6 +182,13 @@ def test_a_change_of_rules_is_of_the_partition_that_says_it() -> None:
     assert told(RECEIVED, SAFER, origins="HA").channels["A", "web"].sellable == 6
 
 
+def test_rules_of_others_show_what_came_from_elsewhere() -> None:
+    """The home speaks, so that 9 shipped in another partition are shown as of its record."""
+    others = {**SAFER, "changes": {"rules": [{"sku": "ANOTHER", "sell": False}]}}
+    oracle = told(RECEIVED, {"kind": "shipped", "quantity": 9}, others, origins="HAH")
+    assert (oracle.channels["A", "web"].sellable, oracle.articles["A"].version) == (0, 2)
+
+
 def test_the_same_rules_again_are_no_news() -> None:
     """No new version, whatever the number of the generation."""
     oracle = told(RECEIVED, {"kind": "rules", "generation": 2, "since": 1, "changes": {}})

@@ -32,6 +32,18 @@ def test_a_timestamp_that_is_no_time_stops_nothing(timestamp_ms: int) -> None:
     assert [(letter.reason, letter.time) for letter in result.dead_letters] == [("not_json", None)]
 
 
+def test_other_rules_show_what_came_from_elsewhere() -> None:
+    """They change nothing of this SKU; but its home speaks, and a misplaced movement waits to be shown."""
+    lane = Lane(0, RuleBook(RULES), SETTINGS)
+    elsewhere = batch(7, {"kind": "shipped", "quantity": 4}, home=False)
+    lane.apply([batch(0, {"kind": "received", "quantity": 5}), elsewhere])
+    changes = {"rules": [{"sku": "ANOTHER", "sell": False}]}
+    payload = json.dumps({"kind": "rules", "generation": 2, "since": 1, "changes": changes}).encode()
+    result = lane.apply([Batch(LOG, [1], [-1], [None], [payload])])
+    assert result.dead_letters == []
+    assert [(record.version, record.locations["east"].on_hand) for record in result.availability] == [(1, 1)]
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 def test_a_version_never_shows_what_its_home_has_not_told(at_once: bool) -> None:  # noqa: FBT001  # a table of two
     """What comes from elsewhere shows with the home's next tick, in whatever batches it was read."""
