@@ -67,5 +67,7 @@ def test_a_change_that_begins_anew_forgets_what_had_arrived(generations: Generat
 def test_a_whole_change_ends_one_that_was_never_completed(generations: Generations) -> None:
     """The rest of the old one comes too late."""
     generations.take(0, RulesChanged(generation=2, since=1, changes=msgspec.Raw(PATCH.encode())))
-    assert isinstance(generations.take(0, piece(2, PATCH[20:])), Refusal)
+    late = generations.take(0, piece(2, PATCH[20:]))
+    assert isinstance(late, Refusal)
+    assert "does not follow" in late.detail
     assert safety_units(generations) == (2, 5)
