@@ -267,12 +267,12 @@ def test_demand_and_days_in_stock_are_those_of_a_plain_replay(
     """Told in the order of time, each day of the window is what a replay of the records says."""
     told_records = sorted(((kind, units, hour) for kind, units, hour in records), key=lambda record: record[2])
     tale = Tale(RULES, dedupe_hours=24 * 365, as_of_hours=24 * 365)
-    for kind, units, hour in told_records:
-        tale.tell(kind, -units if kind == "adjusted" else units, at=hour * 60 + 1)
+    for minute, (kind, units, hour) in enumerate(told_records, 1):  # no two at once: a count holds what is not later
+        tale.tell(kind, -units if kind == "adjusted" else units, at=hour * 60 + minute)
     last = told_records[-1][2] + later
     if ticks:
-        tale.tick(last * 60 + 2)
-    tale.tell("reserved", 1, at=last * 60 + 2)
+        tale.tick(last * 60 + 30)
+    tale.tell("reserved", 1, at=last * 60 + 30)
     place = explained(tale)
     in_stock, sold = plain_days(told_records, last // 24)
     begin = parse_ms(time_of(0)) // DAY_MS
