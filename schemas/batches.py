@@ -44,3 +44,7 @@ class Mark(NamedTuple):
     end_offset: int
     record_ms: int
     read_ms: int
+
+
+class Wake(NamedTuple):
+    """Wakes every lane once in every epoch, so that none keeps the snapshot of a run that died before its outputs were out."""

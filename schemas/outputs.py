@@ -356,3 +356,5 @@ class LaneResult(NamedTuple):
     applied: int
     duplicates: int
     misplaced: int
+    refilled: int = 0  # the refill of Redis that this lane has completed with this result
+    oldest_ms: int = 0  # the broker's time of the oldest record in it
