@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cli import bench, check, demo, doctor, explain, get, heartbeat, load, rules, rules_diff, run, tail, topics
+from cli import bench, check, demo, doctor, explain, get, heartbeat, load, rebuild, rules, rules_diff, run, tail, topics
 from cli.failures import DONE, FAILED, INTERRUPTED, MISUSED, CliError, one_line
 from cli.logs import configure_logs
 from cli.screen import ReaderGone, print_note
@@ -23,6 +23,7 @@ app = typer.Typer(
 run_app = typer.Typer(no_args_is_help=True, help="Run a flow until it is told to stop.")
 topics_app = typer.Typer(no_args_is_help=True, help="The Kafka topics.")
 rules_app = typer.Typer(no_args_is_help=True, help="The rules of a running flow.")
+rebuild_app = typer.Typer(no_args_is_help=True, help="Make anew what was lost.")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure on this machine, checked by an oracle.")
 
 
@@ -54,6 +55,8 @@ app.add_typer(rules_app, name="rules")
 add(rules_app, rules.push, rules.PUSH_EXAMPLES)
 add(rules_app, rules.show, rules.SHOW_EXAMPLES)
 add(rules_app, rules_diff.diff, rules_diff.EXAMPLES)
+app.add_typer(rebuild_app, name="rebuild")
+add(rebuild_app, rebuild.redis, rebuild.EXAMPLES)
 add(app, heartbeat.heartbeat, heartbeat.EXAMPLES)
 add(app, tail.tail, tail.EXAMPLES)
 add(app, load.load, load.EXAMPLES)
