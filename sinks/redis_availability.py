@@ -1,7 +1,8 @@
 """What channels read: the availability of each SKU as a hash in Redis, which only ever changes to a newer one."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -22,18 +23,21 @@ from sinks.redis_keys import (
     explain_key,
     health_key,
     rules_key,
+    sentinel_key,
 )
 from sinks.redis_pipeline import PipelineBounds, RedisPipeline
+from sinks.redis_sentinel import Refilling, Sentinel
 from sinks.slots import SLOTS, SlottedSink
 
 SKUS_PER_CALL_MAX = 128  # a reader behind one call still gets its answer within a millisecond
 EXPLANATIONS_PER_CALL_MAX = 64
 UNDER_WAY_MS = 3000  # a mark comes each second, about what was heard a second before, and is told a second later
 HEALTH_INTERVAL_MS = 1000
+LANES = 64
 
 _SCRIPTS: Final = {
     name: (Path(__file__).parent / f"redis_{name}.lua").read_text(encoding="utf-8")
-    for name in ("availability", "explanations", "health", "rules")
+    for name in ("availability", "explanations", "health", "rules", "sentinel")
 }
 _pack = msgspec.msgpack.Encoder().encode
 _encode = msgspec.json.Encoder().encode
@@ -43,12 +47,17 @@ class RedisAvailabilitySink(SlottedSink[LaneResult, None]):
     """Writes the availability of every LaneResult to `<prefix><sku>`, and the age of it all to `<prefix>@health`.
 
     Explanations go to `<explain_prefix><sku>`, the rules in force to `<prefix>@rules`.
-    `now_ms` is the wall clock in ms since 1970, for the health alone. `write_batch` sends and does not wait;
-    `snapshot` waits until Redis has answered everything. SinkError, in one line, where Redis cannot be reached at the
-    start, or does not take a write within `bounds.retry_seconds_max`.
+    `now_ms` is the wall clock in ms since 1970. `write_batch` sends and does not wait; `snapshot` waits until Redis has
+    answered everything; `visible` is called with the results of each batch once they can be read. SinkError, in one
+    line, where Redis cannot be reached at the start, or does not take a write within `bounds.retry_seconds_max`.
+
+    Redis that has lost something (it was flushed, restored, or another server took over) is noticed within about a
+    second, and each slot calls `refill` once. Its lanes, those of `lanes` that are the slot's number modulo `slots`,
+    then write everything again and say so (`LaneResult.refilled`, at least what `refills` was after the call). Without
+    `refill` nobody looks. `incarnation` is that of the state, 0: that of the first result.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each is a choice of its own, and has a default
         self,
         url: str,
         prefix: str,
@@ -56,18 +65,27 @@ class RedisAvailabilitySink(SlottedSink[LaneResult, None]):
         *,
         explain_prefix: str = EXPLAIN_PREFIX,
         slots: int = SLOTS,
+        lanes: int = LANES,
         bounds: PipelineBounds = PipelineBounds(),  # noqa: B008  # immutable
         beat: Callable[[], None] = lambda: None,
+        refill: Callable[[], None] | None = None,
+        refills: Callable[[], int] = lambda: 0,
+        visible: Callable[[list[LaneResult]], None] = lambda _: None,
+        incarnation: int = 0,
     ) -> None:
         super().__init__(slots)
+        self._lanes = lanes
+        self._refilling = None if refill is None else Refilling(refill, refills)
         self._pipeline = RedisPipeline(url, _SCRIPTS, bounds, beat)
-        self._writer = _Writer(self._pipeline, prefix, explain_prefix, now_ms)
+        self._writer = _Writer(self._pipeline, prefix, explain_prefix, now_ms, visible, incarnation)
 
     @property
     def counters(self) -> "RedisCounters":
         """What was written so far, by all slots of this process."""
         writer, pipeline = self._writer, self._pipeline.counters
-        return RedisCounters(writer.written, writer.refused, pipeline.calls, pipeline.reconnects, pipeline.resent)
+        return RedisCounters(
+            writer.written, writer.refused, pipeline.calls, pipeline.reconnects, pipeline.resent, writer.refills
+        )
 
     def check(self) -> None:
         """Connect; SinkError where Redis does not answer or refuses the login."""
@@ -75,24 +93,32 @@ class RedisAvailabilitySink(SlottedSink[LaneResult, None]):
 
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> "_Slot":
         """One slot's view of the shared writer; there is nothing to resume, since Redis itself knows the versions."""
-        return _Slot(for_part, self._writer)
+        if self._refilling is None:
+            return _Slot(for_part, self._writer, None)
+        slot = int(for_part.removeprefix("slot-"))
+        lanes = (lane for lane in range(self._lanes) if self.part_fn(str(lane)) % self._slots == slot)
+        return _Slot(for_part, self._writer, Sentinel(for_part, lanes, self._refilling))
 
 
 class RedisCounters(NamedTuple):
-    """SKUs written, SKUs refused because Redis had something as new, calls answered, connections made anew."""
+    """SKUs written, SKUs refused because Redis had something as new, calls answered, connections made anew.
+
+    `resent` are calls sent again, `refills` those that slots here have asked for because Redis had lost something.
+    """
 
     written: int
     refused: int
     calls: int
     reconnects: int
     resent: int
+    refills: int
 
 
 class _Slot(StatefulSinkPartition[LaneResult, None]):
-    def __init__(self, name: str, writer: "_Writer") -> None:
+    def __init__(self, name: str, writer: "_Writer", sentinel: Sentinel | None) -> None:
         self._name = name
         self._writer = writer
-        writer.slots_open.add(name)
+        writer.open(name, sentinel)
 
     def write_batch(self, values: list[LaneResult]) -> None:
         self._writer.write(self._name, values)
@@ -107,20 +133,40 @@ class _Slot(StatefulSinkPartition[LaneResult, None]):
 class _Writer:
     """All slots of one process: what they write, and how old it is."""
 
-    def __init__(self, pipeline: RedisPipeline, prefix: str, explain_prefix: str, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        pipeline: RedisPipeline,
+        prefix: str,
+        explain_prefix: str,
+        now_ms: Callable[[], int],
+        visible: Callable[[list[LaneResult]], None],
+        incarnation: int,
+    ) -> None:
         self.written = 0
         self.refused = 0
-        self.slots_open: set[str] = set()
+        self.refills = 0
+        self._slots: dict[str, Sentinel | None] = {}  # that are open
         self._pipeline = pipeline
         self._prefix = prefix
         self._explain_prefix = explain_prefix
-        self._incarnation = 0  # the greatest written so far; 0: none
+        self._now_ms = now_ms
+        self._visible = visible
+        self._unseen: deque[_Unseen] = deque()
+        self._incarnation = incarnation  # the greatest known; 0: none
+        self._claimed = 0  # the one that this server has been told of
+        self._reconnects = 0
         self._health = _Health(now_ms)
+
+    def open(self, slot: str, sentinel: Sentinel | None) -> None:
+        """Begin to write for `slot`, and look whether Redis holds what it wrote before."""
+        self._slots[slot] = sentinel
+        self._look()
 
     def write(self, slot: str, results: list[LaneResult]) -> None:
         """Send the availability in `results`, and the health when it is due."""
         self._pipeline.read_ready()
-        self._claim(results)
+        self._learn(results)
+        self._claim()
         for skus, texts in calls_of(self._prefix, results):
             self._send(skus, texts)
         self._send_explanations([explanation for result in results for explanation in result.explanations])
@@ -128,20 +174,63 @@ class _Writer:
         for result in results:
             if result.marks:
                 self._health.told(slot, result.lane, result.marks)
+        self._unseen.append(_Unseen(self._pipeline.last_number, results))
+        if sentinel := self._slots[slot]:
+            sentinel.told(results, self._pipeline.last_number)
         self._health.draw_up(self._pipeline.last_number)
-        self._send_health()
+        self._follow_up()
 
     def settle(self) -> None:
         """Wait until everything sent has been answered."""
         self._pipeline.drain()
-        if self._send_health():
-            self._pipeline.drain()
+        self._follow_up()
+        self._pipeline.drain()
 
     def close(self, slot: str) -> None:
         """Forget `slot`, and with the last one the connection."""
-        self.slots_open.discard(slot)
-        if not self.slots_open:
+        self._slots.pop(slot, None)
+        if not self._slots:
             self._pipeline.close()
+
+    def _follow_up(self) -> None:
+        """Do what had to wait for answers, and send what is due beside the results."""
+        self._notice_reconnect()
+        self._show()
+        self._claim()
+        self._send_health()
+        self._look()
+
+    def _notice_reconnect(self) -> None:
+        """After a new connection, which may lead to another server, tell it what is told once, and look at it."""
+        if self._reconnects != self._pipeline.counters.reconnects:
+            self._reconnects = self._pipeline.counters.reconnects
+            self._claimed = 0
+            for sentinel in self._sentinels():
+                sentinel.look_soon()
+
+    def _show(self) -> None:
+        """Tell of the batches that can be read by now."""
+        while self._unseen and self._pipeline.answered_through(self._unseen[0].last_number):
+            self._visible(self._unseen.popleft().results)
+
+    def _look(self) -> None:
+        """Ask on behalf of each slot whether Redis holds what was written, where that is due."""
+        if not self._incarnation:
+            return
+        now_ms = self._now_ms()
+        for sentinel in self._sentinels():
+            if step := sentinel.due(now_ms, self._pipeline.answered_through):
+                sentinel.begin(step, now_ms, 1)
+                texts = sentinel.texts(sentinel_key(self._prefix), self._incarnation)
+                self._pipeline.send("sentinel", _pack(texts), partial(self._looked, sentinel))
+
+    def _looked(self, sentinel: Sentinel, answer: int) -> None:
+        if sentinel.answered(answer):
+            self.refills += 1
+            self._claimed = 0
+
+    def _sentinels(self) -> list[Sentinel]:
+        return [sentinel for sentinel in self._slots.values() if sentinel]
 
     def _send(self, skus: int, texts: list[str | int]) -> None:
         def answered(written: int) -> None:
@@ -173,23 +262,23 @@ class _Writer:
             texts += (str(rules.partition), str(rules.offset), said)
         self._pipeline.send("rules", _pack(texts), lambda _: None)
 
-    def _claim(self, results: list[LaneResult]) -> None:
-        """Tell Redis of a new incarnation ahead of its first write, so that the next state draws a greater one."""
+    def _learn(self, results: list[LaneResult]) -> None:
         of_skus = (result.availability[0].incarnation for result in results if result.availability)
         of_rules = (result.rules[0].incarnation for result in results if result.rules)
-        incarnation = max((*of_skus, *of_rules), default=0)
-        if incarnation > self._incarnation:
-            self._incarnation = incarnation
+        self._incarnation = max((self._incarnation, *of_skus, *of_rules))
+
+    def _claim(self) -> None:
+        """Tell Redis of a new incarnation ahead of its first write, so that the next state draws a greater one."""
+        if self._incarnation > self._claimed:
+            self._claimed = self._incarnation
             self._tell_health([])
 
-    def _send_health(self) -> bool:
+    def _send_health(self) -> None:
         """Send the health that was drawn up, once everything that it speaks of has been answered."""
         drawn_up = self._health.drawn_up
-        if drawn_up is None or not self._pipeline.answered_through(drawn_up.after):
-            return False
-        self._health.drawn_up = None
-        self._tell_health(drawn_up.parts)
-        return True
+        if drawn_up is not None and self._pipeline.answered_through(drawn_up.after):
+            self._health.drawn_up = None
+            self._tell_health(drawn_up.parts)
 
     def _tell_health(self, parts: list[str]) -> None:
         texts = [health_key(self._prefix), str(self._incarnation), *parts]
@@ -238,6 +327,13 @@ def _ms_text(time: str) -> str:
 @lru_cache(maxsize=4096)
 def _second_text(time: str) -> str:
     return str(parse_ms(time + "Z") // 1000)
+
+
+class _Unseen(NamedTuple):
+    """Results of one batch, which can be read once every call up to `last_number` has been answered."""
+
+    last_number: int
+    results: list[LaneResult]
 
 
 class _DrawnUp(NamedTuple):

@@ -13,6 +13,7 @@ VERSION: Final = "@version"
 AS_OF: Final = "@as_of"
 HEALTH: Final = "@health"
 RULES: Final = "@rules"
+SENTINEL: Final = "@sentinel"
 EXPLAIN_PREFIX: Final = "explain:"
 UNKNOWN_LAG: Final = "inf"  # of an unknown length: no bound that a reader sets lets it pass as fresh
 
@@ -77,6 +78,11 @@ def health_key(prefix: str) -> str:
 def rules_key(prefix: str) -> str:
     """The key of the hash that tells which rules are in force; no SKU begins with `@`."""
     return prefix + RULES
+
+
+def sentinel_key(prefix: str) -> str:
+    """The key of the hash by which onhand notices that Redis has lost something; no SKU begins with `@`."""
+    return prefix + SENTINEL
 
 
 def explain_key(explain_prefix: str, sku: str) -> str:
