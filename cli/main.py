@@ -8,7 +8,23 @@ from typing import Annotated, Final
 
 import typer
 
-from cli import bench, check, demo, doctor, explain, get, heartbeat, load, rebuild, rules, rules_diff, run, tail, topics
+from cli import (
+    bench,
+    check,
+    demo,
+    doctor,
+    explain,
+    get,
+    heartbeat,
+    load,
+    rebuild,
+    rules,
+    rules_diff,
+    run,
+    tail,
+    topics,
+    verify,
+)
 from cli.failures import DONE, FAILED, INTERRUPTED, MISUSED, CliError, one_line
 from cli.logs import configure_logs
 from cli.screen import ReaderGone, print_note
@@ -57,6 +73,7 @@ add(rules_app, rules.show, rules.SHOW_EXAMPLES)
 add(rules_app, rules_diff.diff, rules_diff.EXAMPLES)
 app.add_typer(rebuild_app, name="rebuild")
 add(rebuild_app, rebuild.redis, rebuild.EXAMPLES)
+add(app, verify.verify, verify.EXAMPLES)
 add(app, heartbeat.heartbeat, heartbeat.EXAMPLES)
 add(app, tail.tail, tail.EXAMPLES)
 add(app, load.load, load.EXAMPLES)
