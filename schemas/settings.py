@@ -38,7 +38,8 @@ class StateSettings(Section, frozen=True):
 
     path: str = "state"
     lanes: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 64
-    snapshot_seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 10
+    snapshot_seconds: Annotated[float, msgspec.Meta(ge=0.05, le=3600)] = 10
+    drain_seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 30
 
 
 class InputSettings(Section, frozen=True):
@@ -65,9 +66,11 @@ class RulesSettings(Section, frozen=True):
 
 
 class MetricsSettings(Section, frozen=True):
-    """Where health and metrics are served."""
+    """Where health and metrics are served, and up to which lag and for how long a standing epoch a process is ready."""
 
     listen: str = "127.0.0.1:9464"
+    ready_lag_seconds: Annotated[float, msgspec.Meta(gt=0)] = 30
+    ready_epoch_seconds: Annotated[float, msgspec.Meta(gt=0)] = 120
 
 
 class Settings(Section, frozen=True):
