@@ -100,6 +100,9 @@ class Proxy:
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection: two directions, until either ends."""
         self.connections += 1
+        if own := asyncio.current_task():
+            self._tasks.add(own)
+            own.add_done_callback(self._tasks.discard)
         try:
             there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
         except OSError:
