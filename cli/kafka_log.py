@@ -157,5 +157,6 @@ def _consumer_config(kafka: KafkaSettings) -> dict[str, str | int | float | bool
         "allow.auto.create.topics": False,
         "isolation.level": "read_committed",
         "queued.max.messages.kbytes": 16 * 1024,
+        "fetch.wait.max.ms": 10,  # a broker that waits for more at the end of one partition holds up the next
         "fetch.queue.backoff.ms": 5,  # the default lets a fetcher sleep for a second when its queue is full
     }

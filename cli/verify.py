@@ -28,7 +28,7 @@ WORDS: Final = {
 
 def verify(
     limit: Annotated[
-        int, typer.Option(min=1, metavar="N", help=f"List at most N differences; all are counted [{LIMIT}].")
+        int, typer.Option(min=1, metavar="N", help="List at most N differences; all are counted.")
     ] = LIMIT,
     config: ConfigOption = None,
     as_json: Annotated[
@@ -60,7 +60,7 @@ def _print(outcome: "Outcome", output_kind: str) -> None:
         print_table(COLUMNS, [_row(difference) for difference in outcome.shown])
     if summary.differences > len(outcome.shown):
         print_line(f"and {summary.differences - len(outcome.shown)} more; --limit N lists more")
-    print_line(f"{summary.records} records replayed in {summary.seconds:.1f} s, {summary.skus} SKUs")
+    print_line(f"{summary.records} records replayed, {summary.skus} SKUs compared, in {summary.seconds:.1f} s")
     print_line(f"Redis: {_told(summary.redis)}")
     print_line(
         f"topic: {_told(summary.topic)}" if summary.topic else f'topic: left out, output.kind is "{output_kind}"'
