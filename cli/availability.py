@@ -1,11 +1,13 @@
-"""Wiring of the availability flow: sources and sinks as the settings name them, signals, and how failures are told."""
+"""Wiring of the availability flow: what a start looks at, the store, signals, and the workers that do the work."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Final, NamedTuple, TypeAlias
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, NamedTuple
 
 import structlog
+import typer
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -14,32 +16,23 @@ from cli.connections import cluster_of, kafka_admin, without_password
 from cli.draining import Drain
 from cli.embedded import is_embedded, serving_redis
 from cli.failures import CliError, one_line
-from cli.native_errors import native_errors_apart
 from cli.rules_at_start import settle_rules
+from cli.supervising import Supervisor, free_addresses
 from cli.watching import watching
-from flows.availability import Sinks, availability_flow
-from flows.running import run_flow
-from operators.lane import LaneSettings
-from operators.rules import RuleBook
+from cli.worker import WorkerSpec, now_ms
+from flows.board import Board
+from flows.store import FORMAT, PARTS, Meta, StoreError, create, is_new, locked, opened
+from schemas.rule_changes import document_of
 from schemas.rules import Rules
 from schemas.settings import Settings
-from schemas.topics import AVAILABILITY, DEAD_LETTERS, DIVERGENCES, REPLENISHMENTS, RESERVATIONS, SHADOW, THRESHOLDS
-from sinks.jsonl import JsonlSink
-from sinks.kafka import KafkaOutput
-from sinks.nowhere import NowhereSink
-from sinks.redis_availability import RedisAvailabilitySink
 from sinks.redis_keys import last_incarnation
+from sinks.redis_pipeline import PipelineBounds, RedisPipeline
 from sinks.slots import SinkError
 from sinks.ticks import KafkaTicks, RedisStreamTicks, Timekeeper
-from sources.errors import SourceError
-from sources.jsonl import STDIN, JsonlSource
-from sources.kafka import KafkaReading, KafkaSource
-from sources.redis_stream import RedisStreamReading, RedisStreamSource
+from sources.jsonl import STDIN
 
-HOUR_MS: Final = 3_600_000
 REDIS_SECONDS_MAX: Final = 5.0
 
-Movements: TypeAlias = KafkaSource | RedisStreamSource | JsonlSource
 log = structlog.get_logger(__name__)
 
 
@@ -50,45 +43,117 @@ class ReachedRedis(NamedTuple):
     stop: Callable[[], None]
 
 
-def run_availability(configuration: Configuration, *, accept_truncated: bool = False) -> None:
+class Cluster(NamedTuple):
+    """The processes of a flow: `workers` here, and with `addresses` those of all machines, ours from `first` on."""
+
+    workers: int = 1
+    addresses: Sequence[str] = ()
+    first: int = 0
+
+
+ALONE: Final = Cluster()
+
+
+def run_availability(configuration: Configuration, cluster: Cluster = ALONE, *, accept_truncated: bool = False) -> None:
     """Run the flow of these settings until its input ends or a signal drains it; CliError where it fails."""
     rules = load_rules(configuration.rules_path)
     shadow_path = configuration.settings.rules.shadow_path
-    shadow = load_rules(configuration.at(shadow_path)) if shadow_path else None
+    if shadow_path:
+        load_rules(configuration.at(shadow_path))
+    running: list[Supervisor] = []
+
+    def at_once() -> None:
+        for supervisor in running:
+            supervisor.kill()
+        redis.stop()
+
     with (
-        native_errors_apart(),
-        failures_told(),
         _reached_redis(configuration) as redis,
-        Drain(lambda signal: log.info("draining", signal=signal), redis.stop) as draining,
+        Drain(lambda signal: log.info("draining", signal=signal), at_once) as draining,
     ):
-        _run(configuration, rules, shadow, redis.url, draining, accept_truncated=accept_truncated)
+        reach(configuration, redis.url)
+        with stored(configuration, redis.url) as store:
+            _tell_start(configuration, redis.url, cluster, store)
+            settled = settle_rules(configuration, rules, redis.url)
+            board = Board.make(cluster.workers)
+            whole = _Whole(configuration, cluster, store, redis.url)
+            supervisor = Supervisor(
+                lambda: _specs(whole, board, settled.first, accept_truncated=accept_truncated),
+                board,
+                draining,
+                drain_seconds_max=configuration.settings.state.drain_seconds,
+                kept_open=[descriptor for descriptor in (store.lock,) if descriptor is not None],
+                restarts=not reads_stdin(configuration.settings),
+            )
+            running.append(supervisor)
+            with (
+                _ticking(configuration.settings, redis.url),
+                watching(configuration, rules, settled.generation, redis.url, now_ms),
+            ):
+                code = supervisor.run()
+    if code:
+        raise typer.Exit(code)
+    log.info("ended", drained=draining(), restarts=supervisor.restarts)
 
 
-def now_ms() -> int:
-    """The wall clock, ms since 1970."""
-    return time.time_ns() // 1_000_000
+class Stored(NamedTuple):
+    """The state of a run: where it is kept (None: nowhere), the descriptor that locks it, and its incarnation."""
+
+    path: Path | None
+    lock: int | None
+    incarnation: int
 
 
 @contextmanager
-def failures_told() -> Iterator[None]:
-    """Errors of sources, sinks and the engine as CliError: ours are found among the causes of what Bytewax raises."""
+def stored(configuration: Configuration, redis_url: str) -> Iterator[Stored]:
+    """The store of these settings, made where there is none; CliError where a flow cannot go on from it.
+
+    Standard input cannot be read again, so there is nothing to keep of it.
+    """
+    settings = configuration.settings
+    if reads_stdin(settings):
+        yield Stored(None, None, new_incarnation(redis_url, settings.redis.prefix))
+        return
+    path = configuration.at(settings.state.path)
     try:
-        yield
-    except BaseException as error:
-        for cause in causes(error):
-            if isinstance(cause, SourceError | SinkError):
-                raise CliError(one_line(cause)) from error
-        if type(error).__name__ == "PanicException":  # of Bytewax's Rust, which cannot be imported
-            raise CliError(f"the engine failed: {one_line(error)}; --debug shows where") from error
-        raise
+        if is_new(path):
+            create(path, new_meta(configuration, redis_url))
+        with locked(path) as lock:
+            yield Stored(path, lock, opened(path, settings.state.lanes).incarnation)
+    except StoreError as error:
+        raise CliError(one_line(error)) from error
 
 
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """`error`, what it was raised from, what that was raised from, and so on."""
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
+def new_meta(configuration: Configuration, redis_url: str, machine: int = 0, machines: int = 1) -> Meta:
+    """What a store that is made now is for."""
+    settings = configuration.settings
+    return Meta(
+        format=FORMAT,
+        lanes=settings.state.lanes,
+        incarnation=new_incarnation(redis_url, settings.redis.prefix),
+        parts=PARTS,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        machines=machines,
+        machine=machine,
+    )
+
+
+def reach(configuration: Configuration, redis_url: str) -> None:
+    """Kafka, where it is used, and Redis answer; CliError within seconds where one does not."""
+    settings = configuration.settings
+    if "kafka" in (settings.input.kind, settings.output.kind):
+        cluster_of(kafka_admin(settings.kafka), settings.kafka)
+    try:
+        pipeline = RedisPipeline(redis_url, {}, PipelineBounds())
+        pipeline.connect()
+        pipeline.close()
+    except SinkError as error:
+        raise CliError(one_line(error)) from error
+
+
+def reads_stdin(settings: Settings) -> bool:
+    """Whether the input is a pipe, which nobody can read twice."""
+    return settings.input.kind == "jsonl" and settings.input.topic == STDIN
 
 
 @contextmanager
@@ -100,52 +165,38 @@ def _reached_redis(configuration: Configuration) -> Iterator[ReachedRedis]:
         yield ReachedRedis(configuration.settings.redis.url, lambda: None)
 
 
-def _run(
-    configuration: Configuration,
-    rules: Rules,
-    shadow: Rules | None,
-    redis_url: str,
-    draining: Drain,
-    *,
-    accept_truncated: bool,
-) -> None:
-    """Build the flow, say what it does, and run it to its end."""
-    settings = configuration.settings
-    if "kafka" in (settings.input.kind, settings.output.kind):
-        cluster_of(kafka_admin(settings.kafka), settings.kafka)  # out of reach: told within seconds
-    redis = RedisAvailabilitySink(
-        redis_url, settings.redis.prefix, now_ms, explain_prefix=settings.redis.explain_prefix
-    )
-    redis.check()
-    incarnation = _new_incarnation(redis_url, settings.redis.prefix)
-    lanes = LaneSettings(
-        settings.state.lanes,
-        incarnation,
-        dedupe_ms=settings.input.dedupe_hours * HOUR_MS,
-        as_of_ms=settings.input.as_of_hours * HOUR_MS,
-    )
-    source = _source(configuration, redis_url, draining, accept_truncated=accept_truncated)
-    _tell_start(configuration, redis_url, lanes)
-    settled = settle_rules(configuration, rules, redis_url)
-    flow = availability_flow(
-        source,
-        _sinks(configuration, redis),
-        rules=RuleBook(settled.first),
-        settings=lanes,
-        now_ms=now_ms,
-        shadow=None if shadow is None else RuleBook(shadow),
-    )
-    with (
-        _ticking(settings, redis_url),
-        watching(configuration, rules, settled.generation, redis_url, now_ms),
-    ):
-        run_flow(flow, snapshot_seconds=settings.state.snapshot_seconds)
-    if isinstance(source, KafkaSource):
-        source.commit_last()
-    log.info("ended", drained=draining(), skus_written=redis.counters.written)
+class _Whole(NamedTuple):
+    """What all workers share."""
+
+    configuration: Configuration
+    cluster: Cluster
+    store: Stored
+    redis_url: str
 
 
-def _new_incarnation(redis_url: str, prefix: str) -> int:
+def _specs(whole: _Whole, board: Board, rules: Rules, *, accept_truncated: bool) -> list[WorkerSpec]:
+    """One for each process here; the ports of a cluster on this machine alone are drawn anew for each start."""
+    configuration, cluster, store, redis_url = whole
+    addresses = list(cluster.addresses) or free_addresses(cluster.workers)
+    return [
+        WorkerSpec(
+            config=None if configuration.file is None else str(configuration.file),
+            process=process,
+            first=cluster.first,
+            processes=cluster.workers,
+            addresses=addresses,
+            board=board.descriptor,
+            incarnation=store.incarnation,
+            rules=document_of(rules),
+            redis_url=redis_url,
+            store=None if store.path is None else str(store.path.resolve()),
+            accept_truncated=accept_truncated,
+        )
+        for process in range(cluster.workers)
+    ]
+
+
+def new_incarnation(redis_url: str, prefix: str) -> int:
     """Greater than any that Redis was told of: a state made anew overwrites what an earlier one wrote."""
     with Redis.from_url(redis_url, socket_timeout=REDIS_SECONDS_MAX) as client:
         try:
@@ -154,24 +205,6 @@ def _new_incarnation(redis_url: str, prefix: str) -> int:
             raise CliError(
                 f"Redis does not tell the last incarnation ({one_line(error)}); look into its log"
             ) from error
-
-
-def _source(configuration: Configuration, redis_url: str, draining: Drain, *, accept_truncated: bool) -> Movements:
-    """What the settings name as input."""
-    reads, kafka = configuration.settings.input, configuration.settings.kafka
-    if reads.kind == "kafka":
-        reading = KafkaReading(
-            bootstrap_servers=kafka.bootstrap_servers,
-            topic=reads.topic,
-            group=kafka.group,
-            options=kafka.options,
-            accept_truncated=accept_truncated,
-        )
-        return KafkaSource(reading, now_ms=now_ms, draining=draining)
-    if reads.kind == "redis_stream":
-        stream = RedisStreamReading(url=redis_url, stream=reads.topic, accept_truncated=accept_truncated)
-        return RedisStreamSource(stream, now_ms=now_ms, draining=draining)
-    return JsonlSource(_jsonl_path(configuration), now_ms=now_ms, draining=draining)
 
 
 def _ticking(settings: Settings, redis_url: str) -> AbstractContextManager[object]:
@@ -184,43 +217,7 @@ def _ticking(settings: Settings, redis_url: str) -> AbstractContextManager[objec
     return nullcontext()
 
 
-def _jsonl_path(configuration: Configuration) -> str:
-    path = configuration.settings.input.topic
-    return path if path == STDIN else str(configuration.at(path))
-
-
-def _sinks(configuration: Configuration, redis: RedisAvailabilitySink) -> Sinks:
-    """Redis, and what the settings name as output."""
-    output, kafka = configuration.settings.output, configuration.settings.kafka
-    if output.kind == "kafka":
-        producer = KafkaOutput(kafka.bootstrap_servers, kafka.options)
-        return Sinks(
-            redis,
-            producer.sink(AVAILABILITY),
-            producer.sink(THRESHOLDS),
-            producer.sink(DIVERGENCES),
-            producer.sink(RESERVATIONS),
-            producer.sink(REPLENISHMENTS),
-            producer.sink(SHADOW),
-            producer.sink(DEAD_LETTERS),
-        )
-    if output.kind == "jsonl":
-        folder = configuration.at(output.path)
-        return Sinks(
-            redis,
-            JsonlSink(folder, AVAILABILITY),
-            JsonlSink(folder, THRESHOLDS),
-            JsonlSink(folder, DIVERGENCES),
-            JsonlSink(folder, RESERVATIONS),
-            JsonlSink(folder, REPLENISHMENTS),
-            JsonlSink(folder, SHADOW),
-            JsonlSink(folder, DEAD_LETTERS),
-        )
-    nowhere: list[NowhereSink[Any]] = [NowhereSink() for _ in Sinks._fields[1:]]
-    return Sinks(redis, *nowhere)
-
-
-def _tell_start(configuration: Configuration, redis_url: str, lanes: LaneSettings) -> None:
+def _tell_start(configuration: Configuration, redis_url: str, cluster: Cluster, store: Stored) -> None:
     """One line that says what runs."""
     settings = configuration.settings
     log.info(
@@ -229,8 +226,10 @@ def _tell_start(configuration: Configuration, redis_url: str, lanes: LaneSetting
         writes=_output_name(settings),
         redis=without_password(redis_url),
         rules=str(configuration.rules_path),
-        lanes=lanes.lanes,
-        incarnation=lanes.incarnation,
+        state="none" if store.path is None else str(store.path),
+        workers=cluster.workers,
+        lanes=settings.state.lanes,
+        incarnation=store.incarnation,
     )
 
 

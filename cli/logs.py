@@ -2,8 +2,18 @@
 
 import logging
 import sys
+from collections.abc import Mapping
+from typing import Final
 
 import structlog
+
+DEBUG_VARIABLE: Final = "ONHAND_DEBUG"
+OFF: Final = ("", "0", "false", "no", "off")
+
+
+def debug_wanted(environment: Mapping[str, str]) -> bool:
+    """Whether the environment asks for tracebacks and debug lines."""
+    return environment.get(DEBUG_VARIABLE, "").lower() not in OFF
 
 
 def configure_logs(*, debug: bool) -> None:

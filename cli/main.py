@@ -26,11 +26,10 @@ from cli import (
     verify,
 )
 from cli.failures import DONE, FAILED, INTERRUPTED, MISUSED, CliError, one_line
-from cli.logs import configure_logs
+from cli.logs import DEBUG_VARIABLE, configure_logs, debug_wanted
 from cli.screen import ReaderGone, print_note
 
 DEBUG_OPTION: Final = "--debug"
-OFF: Final = ("", "0", "false", "no", "off")
 HELP: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 
 app = typer.Typer(
@@ -87,6 +86,8 @@ def main() -> int:
     """Run the command line of this process and return its exit code (INTERFACE: 0, 1, 2, 3 or 130)."""
     arguments, debug = debug_taken(sys.argv[1:], os.environ)
     configure_logs(debug=debug)
+    if debug:
+        os.environ[DEBUG_VARIABLE] = "1"  # for the processes that a command starts
     try:
         return app(arguments, prog_name="onhand", standalone_mode=False) or DONE
     except ReaderGone:
@@ -101,7 +102,7 @@ def debug_taken(arguments: list[str], environment: Mapping[str, str]) -> tuple[l
     """The arguments without `--debug` (before a `--`), and whether tracebacks are wanted."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     rest = [argument for argument in arguments[:end] if argument != DEBUG_OPTION] + arguments[end:]
-    return rest, len(rest) < len(arguments) or environment.get("ONHAND_DEBUG", "").lower() not in OFF
+    return rest, len(rest) < len(arguments) or debug_wanted(environment)
 
 
 def _told(error: Exception, *, debug: bool) -> int:

@@ -1,6 +1,6 @@
 """Availability: stock movements in, what every channel may sell out."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeVar
 
 import bytewax.operators as op
@@ -9,9 +9,8 @@ from bytewax.inputs import Source
 from bytewax.operators import KeyedStream
 from bytewax.outputs import Sink
 
-from operators.lane import LaneSettings, run_lanes
+from operators.lane import LaneMaking, run_lanes
 from operators.route import Item
-from operators.rules import RuleBook
 from schemas.outputs import (
     Availability,
     DeadLetter,
@@ -39,19 +38,11 @@ class Sinks(NamedTuple):
     dead_letters: Sink[tuple[str, list[DeadLetter]]]
 
 
-def availability_flow(  # the outside world of one flow
-    movements: Source[Item],
-    sinks: Sinks,
-    *,
-    rules: RuleBook,
-    settings: LaneSettings,
-    now_ms: Callable[[], int],
-    shadow: RuleBook | None = None,
-) -> Dataflow:
+def availability_flow(movements: Source[Item], sinks: Sinks, making: LaneMaking) -> Dataflow:
     """Movements ─▶ lanes ─▶ Redis · availability · thresholds · divergences · reservations · … · dead letters."""
     flow = Dataflow("availability")
     items = op.input("movements", flow, movements)
-    results = run_lanes("lane", items, rules, settings, durable=False, now_ms=now_ms, shadow=shadow)
+    results = run_lanes("lane", items, making)
     op.output("redis", results, sinks.redis)
     op.output("availability", pick("changed", results, "availability"), sinks.availability)
     op.output("thresholds", pick("crossed", results, "thresholds"), sinks.thresholds)
@@ -64,9 +55,16 @@ def availability_flow(  # the outside world of one flow
 
 
 def pick(step_id: str, results: KeyedStream[LaneResult], field: str) -> KeyedStream[list[Any]]:
-    """The records that `results` hold in `field`, still keyed by lane; empty lists are left out."""
+    """The records that `results` hold in `field`, still keyed by lane; refills are left out.
+
+    Empty lists, too, but in a new epoch: a sink that slept through it would go on from the state of a run that died.
+    """
 
     def picked(batch: list[tuple[str, LaneResult]]) -> Iterable[tuple[str, list[Any]]]:
-        return [(lane, records) for lane, result in batch if (records := getattr(result, field))]
+        return [
+            (lane, records)
+            for lane, result in batch
+            if not result.is_refill and ((records := getattr(result, field)) or result.woken)
+        ]
 
     return op.flat_map_batch(step_id, results, picked)

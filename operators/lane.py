@@ -2,8 +2,8 @@
 
 from base64 import b64encode
 from collections.abc import Callable, Collection, Iterable
-from datetime import UTC, datetime, timedelta
-from itertools import islice
+from datetime import UTC, datetime
+from itertools import chain, islice
 from typing import Final, NamedTuple, cast
 
 import bytewax.operators as op
@@ -24,7 +24,7 @@ from operators.positions import effect_of, signed_units
 from operators.recent import Recent
 from operators.replenishing import Replenishing
 from operators.requesting import Requesting, answer_to
-from operators.route import Item, Routed, route
+from operators.route import Item, Routed, route, sku_of
 from operators.rules import RuleBook, SkuRules
 from operators.shadow import Shadow
 from operators.snapshots import SnapshotError, pack, unpack
@@ -32,7 +32,7 @@ from operators.stating import Stating
 from operators.stock import Change, Stock
 from operators.ticks import Clocks
 from operators.trust import Trust
-from schemas.batches import Batch, Mark, Origin
+from schemas.batches import Batch, Mark, Origin, Wake
 from schemas.movements import (
     NO_TIME_MS,
     ChannelCommitted,
@@ -76,11 +76,14 @@ FIRST_PARTITION: Final = 0  # what every partition is told is told on by this on
 HISTORY_MAX: Final = 4096  # entries of one position
 EXPLAINED_EVERY_MS: Final = 1000  # a SKU, at most
 EXPLAINED_A_SECOND_MAX: Final = 16  # SKUs of one lane: so all lanes together spend a tenth of a core on it
-CATCH_UP_SECONDS: Final = 0.1
+CATCH_UP_MS: Final = 100
 BEHIND_MS: Final = 2000  # explanations wait while what is read is older than this
 EXPLAINED_AT_END_MAX: Final = 1000
 _UNTOUCHED: Final = object()
+_CONTENT_END: Final = LaneResult._fields.index("oldest_ms")  # all before it but the lane's number is content
 TRACE_HEADER: Final = "traceparent"
+REFILLED_AT_ONCE_MAX: Final = 128  # SKUs of one lane: so what is new never waits long behind what was lost
+REFILLED_EVERY_MS: Final = 50
 
 
 class LaneSettings(NamedTuple):
@@ -128,6 +131,7 @@ class Lane:
         self._doubts = Doubts()
         self._unexplained: dict[int, None] = {}  # SKUs about which there is something new to explain, the oldest first
         self._told_rules: set[Origin] = set()
+        self._refill_next: int | None = None  # the SKU to go on with while what Redis has lost is told again
 
     @property
     def position_count(self) -> int:
@@ -137,12 +141,17 @@ class Lane:
     def apply(self, items: Iterable[Item]) -> LaneResult:
         """Applies batches in order; what an origin was applied up to already is skipped."""
         outcome = Outcome()
+        oldest_ms, woken = 0, False
         for item in items:
+            if isinstance(item, Wake):
+                woken = True
+                continue
             if self.number == CONTROL_LANE and item.origin not in self._told_rules:
                 self._tell_rules(item.origin, outcome)
             if isinstance(item, Mark):
                 outcome.marks.append(item)
             else:
+                oldest_ms = _older(oldest_ms, item)
                 self._apply_batch(item, outcome)
         return LaneResult(
             self.number,
@@ -159,6 +168,8 @@ class Lane:
             outcome.applied,
             outcome.duplicates,
             outcome.misplaced,
+            oldest_ms,
+            woken,
         )
 
     def snapshot(self) -> bytes:
@@ -189,10 +200,10 @@ class Lane:
     ) -> "Lane":
         """The lane as it was at `snapshot`; raises SnapshotError where the blob is not this lane's."""
         state = unpack(blob)
-        for name, expected in (("lane", number), ("lanes", settings.lanes)):
+        for name, expected in (("lane", number), ("lanes", settings.lanes), ("incarnation", settings.incarnation)):
             if state[name] != expected:
                 raise SnapshotError(f"the snapshot has {name} = {state[name]}, this run {expected}")
-        lane = cls(number, rules, settings._replace(incarnation=state["incarnation"]), shadow)
+        lane = cls(number, rules, settings, shadow)
         lane._origins = {Origin(*origin): row for row, origin in enumerate(state["origins"])}
         lane._applied = state["applied"]
         lane._clocks.load(state["clocks_ms"])
@@ -225,6 +236,25 @@ class Lane:
                 del self._unexplained[sku]
         return _nothing(self.number)._replace(explanations=explanations)
 
+    def begin_refill(self) -> None:
+        """Redis has lost what it was told: everything is to be told again, SKUs by `refill`."""
+        self._refill_next = 0
+        self._told_rules.clear()
+        self._unexplained.update((sku, None) for sku in range(self._stock.skus.rows) if self._stock.is_shown(sku))
+
+    def refill(self, skus_max: int) -> tuple[LaneResult, bool]:
+        """The next SKUs that Redis is to be told again, and whether these were the last.
+
+        One that waits for its home to show a change is left out: it comes when it shows.
+        """
+        stock, first = self._stock, self._refill_next or 0
+        last = min(first + skus_max, stock.skus.rows)
+        self._refill_next = last if last < stock.skus.rows else None
+        told = [
+            self._availability(sku) for sku in range(first, last) if stock.is_shown(sku) and sku not in self._pending
+        ]
+        return _nothing(self.number)._replace(availability=told, is_refill=True), self._refill_next is None
+
     def _tell_rules(self, origin: Origin, outcome: Outcome) -> None:
         """Which rules an origin goes by: told when it is first met, and again when they change."""
         self._told_rules.add(origin)
@@ -251,11 +281,19 @@ class Lane:
             batch.offsets, batch.timestamps, batch.keys, batch.payloads, headers, strict=True
         ):
             if offset <= self._applied[origin]:
+                self._show_again(key, payload, outcome)
                 continue
             traceparent = None if pairs is None else _traceparent(pairs)
             message = _Message(origin, offset, timestamp_ms, key, payload, traceparent)
             self._apply_message(message, batch.origin, outcome)
             self._applied[origin] = offset
+
+    def _show_again(self, key: bytes | None, payload: bytes | None, outcome: Outcome) -> None:
+        """A record that is in the state already: what it led to may never have got out, so its SKU is told again."""
+        name = sku_of(key, payload)
+        sku = -1 if name is None else self._stock.names.row(name)
+        if sku >= 0 and self._stock.is_shown(sku) and sku not in self._pending:
+            outcome.touched.setdefault(sku, None)
 
     def _origin(self, origin: Origin) -> int:
         row = self._origins.setdefault(origin, len(self._origins))
@@ -603,6 +641,12 @@ class Lane:
         )
 
 
+def _older(oldest_ms: int, batch: Batch) -> int:
+    """The older of `oldest_ms` and the batch's first time, where 0 and less say that there is none."""
+    first_ms = batch.timestamps[0] if batch.timestamps else 0
+    return min(first_ms, oldest_ms or first_ms) if first_ms > 0 else oldest_ms
+
+
 def _nothing(lane: int) -> LaneResult:
     return LaneResult(lane, [], [], [], [], [], [], [], [], [], [], 0, 0, 0)
 
@@ -638,67 +682,137 @@ def _dead_letter(message: _Message, origin: Origin, refusal: Refusal) -> DeadLet
     )
 
 
-class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
-    """A lane as a step of a dataflow: one state, one snapshot; and when it explains itself."""
+class LaneHooks(NamedTuple):
+    """What surrounds the lanes of a process, and is told of their work.
 
-    def __init__(self, resume_state: bytes | None, made: "_Making", *, durable: bool) -> None:
-        self._is_durable = durable
+    `sent` and `applied` get a reader slot's partition and bytes that left for lanes, or were applied by them. `refills`
+    says how often Redis was found to have lost what it was told. `snapshotted` gets a lane, the bytes of its snapshot,
+    its positions, and the seconds that packing them took by `monotonic`. `beat` is told at each activation that the
+    worker is alive.
+    """
+
+    sent: Callable[[int, int], None] | None = None
+    applied: Callable[[int, int], None] | None = None
+    refills: Callable[[], int] = lambda: 0
+    snapshotted: Callable[[int, int, int, float], None] = lambda *_: None
+    beat: Callable[[], None] = lambda: None
+    monotonic: Callable[[], float] = lambda: 0.0
+
+
+UNWATCHED: Final = LaneHooks()
+
+
+class LaneMaking(NamedTuple):
+    """What every lane of a step is made with.
+
+    `now_ms` is the wall clock: it decides nothing but how often a SKU is explained. `shadow` are rules to compare with.
+    `durable` where the dataflow runs with a store that keeps the lanes' snapshots.
+    """
+
+    rules: RuleBook
+    settings: LaneSettings
+    now_ms: Callable[[], int]
+    shadow: RuleBook | None = None
+    durable: bool = False
+    hooks: LaneHooks = UNWATCHED
+
+
+class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
+    """A lane as a step of a dataflow: one state, one snapshot; when it explains itself and tells Redis again."""
+
+    def __init__(self, resume_state: bytes | None, making: LaneMaking) -> None:
         self._blob = resume_state
-        self._made = made
+        self._making = making
+        self._hooks = making.hooks
         self._lane: Lane | None = None
         self._explained_ms: dict[int, int] = {}  # by SKU, in the last second
         self._explains_next: datetime | None = None
         self._behind_ms = 0  # when it was last seen to be behind
+        self._refills = 0  # how many it has begun
+        self._refilling = False
+        self._refills_next: datetime | None = None
 
     def on_batch(self, values: list[Routed]) -> tuple[Iterable[LaneResult], bool]:
+        self._hooks.beat()
         lane = self._lane_for(values[0][0])
         result = lane.apply(item for _, item in values)
-        now_ms = self._made.now_ms()
+        if self._hooks.applied is not None:
+            _count(values, self._hooks.applied)
+        now_ms = self._making.now_ms()
         if _is_behind(values, now_ms):
             self._behind_ms = now_ms
         elif lane.unexplained:
             explained = lane.explain(self._due(lane, now_ms))
             result = result._replace(explanations=explained.explanations)
+        results = [result] if _has_content(result) else []
+        results.extend(self._refilled(lane, now_ms))
         self._plan(lane, now_ms)
-        return ((result,) if _has_content(result) else ()), StatefulBatchLogic.RETAIN
+        return results, StatefulBatchLogic.RETAIN
 
     def on_notify(self) -> tuple[Iterable[LaneResult], bool]:
-        """What could not be explained at once is explained when there is time for it."""
-        lane, now_ms = cast("Lane", self._lane), self._made.now_ms()
-        is_behind = now_ms < self._behind_ms + EXPLAINED_EVERY_MS
-        result = lane.explain([] if is_behind else self._due(lane, now_ms))
-        self._explains_next = None
+        """What could not be told at once is told when there is time for it."""
+        self._hooks.beat()
+        lane, now_ms = cast("Lane", self._lane), self._making.now_ms()
+        results = list(self._refilled(lane, now_ms))
+        if self._explains_next is not None and now_ms >= _ms_of(self._explains_next):
+            is_behind = now_ms < self._behind_ms + EXPLAINED_EVERY_MS
+            explained = lane.explain([] if is_behind else self._due(lane, now_ms))
+            results.extend([explained] if explained.explanations else [])
+            self._explains_next = None
         self._plan(lane, now_ms)
-        return ((result,) if result.explanations else ()), StatefulBatchLogic.RETAIN
+        return results, StatefulBatchLogic.RETAIN
 
     def on_eof(self) -> tuple[Iterable[LaneResult], bool]:
+        self._hooks.beat()
         if self._lane is None:
             return (), StatefulBatchLogic.RETAIN
         result = self._lane.explain(list(islice(self._lane.unexplained, EXPLAINED_AT_END_MAX)))
         return ((result,) if result.explanations else ()), StatefulBatchLogic.RETAIN
 
     def notify_at(self) -> datetime | None:
-        return self._explains_next
+        due = [at for at in (self._explains_next, self._refills_next) if at is not None]
+        return min(due, default=None)
 
     def snapshot(self) -> bytes:
         """The lane's state, or nothing where no store would keep it: packing it makes every movement wait."""
-        if not self._is_durable:
+        if not self._making.durable:
             return b""
-        if self._lane is None:
-            raise RuntimeError("a lane that was never woken has nothing to snapshot")
-        return self._lane.snapshot()
+        if self._lane is None:  # an epoch that ended before the lane was woken, so nothing has changed
+            if self._blob is None:
+                raise RuntimeError("a lane that was never woken has nothing to snapshot")
+            return self._blob
+        self._hooks.beat()
+        began = self._hooks.monotonic()
+        blob = self._lane.snapshot()
+        seconds = self._hooks.monotonic() - began
+        self._hooks.snapshotted(self._lane.number, len(blob), self._lane.position_count, seconds)
+        return blob
 
     def _lane_for(self, number: int) -> Lane:
         """Bytewax tells a logic its state but not its key: the first item does."""
         if self._lane is None:
-            rules, settings, shadow, _ = self._made
+            making = self._making
             self._lane = (
-                Lane(number, rules, settings, shadow)
+                Lane(number, making.rules, making.settings, making.shadow)
                 if self._blob is None
-                else Lane.restore(number, self._blob, rules, settings, shadow)
+                else Lane.restore(number, self._blob, making.rules, making.settings, making.shadow)
             )
             self._blob = None
         return self._lane
+
+    def _refilled(self, lane: Lane, now_ms: int) -> Iterable[LaneResult]:
+        """What Redis is told again in this activation."""
+        asked = self._hooks.refills()
+        if asked > self._refills:
+            self._refills = asked
+            self._refilling = True
+            lane.begin_refill()
+        if not self._refilling or (self._refills_next is not None and now_ms < _ms_of(self._refills_next)):
+            return []
+        result, is_last = lane.refill(REFILLED_AT_ONCE_MAX)
+        self._refilling = not is_last
+        self._refills_next = None if is_last else _instant(now_ms + REFILLED_EVERY_MS)
+        return [result._replace(refilled=self._refills if is_last else 0)]
 
     def _due(self, lane: Lane, now_ms: int) -> list[int]:
         """Some SKUs that were not explained within the last second."""
@@ -711,16 +825,15 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
 
     def _plan(self, lane: Lane, now_ms: int) -> None:
         if lane.unexplained and self._explains_next is None:
-            self._explains_next = datetime.fromtimestamp(now_ms / 1000, UTC) + timedelta(seconds=CATCH_UP_SECONDS)
+            self._explains_next = _instant(now_ms + CATCH_UP_MS)
 
 
-class _Making(NamedTuple):
-    """What every lane of a step is made with; `now_ms` is the wall clock, for the pace of explanations alone."""
+def _instant(at_ms: int) -> datetime:
+    return datetime.fromtimestamp(at_ms / 1000, UTC)
 
-    rules: RuleBook
-    settings: LaneSettings
-    shadow: RuleBook | None
-    now_ms: Callable[[], int]
+
+def _ms_of(instant: datetime) -> int:
+    return round(instant.timestamp() * 1000)
 
 
 def _is_behind(values: list[Routed], now_ms: int) -> bool:
@@ -731,29 +844,26 @@ def _is_behind(values: list[Routed], now_ms: int) -> bool:
     return False
 
 
+def _count(routed: Iterable[Routed], told: Callable[[int, int], None]) -> None:
+    """Tells how many bytes of keys and payloads the batches hold, by partition."""
+    for _, item in routed:
+        if isinstance(item, Batch):
+            told(item.origin.partition, sum(map(len, filter(None, chain(item.payloads, item.keys)))))
+
+
 def _has_content(result: LaneResult) -> bool:
-    return any(result[1:])  # all but its number
+    return result.woken or any(result[1:_CONTENT_END])
 
 
-def run_lanes(  # what a lane is made with
-    step_id: str,
-    items: Stream[Item],
-    rules: RuleBook,
-    settings: LaneSettings,
-    *,
-    durable: bool,
-    now_ms: Callable[[], int],
-    shadow: RuleBook | None = None,
-) -> KeyedStream[LaneResult]:
-    """Items ─▶ route ─▶ lane: the results of every lane, keyed by its number as text.
-
-    `durable` where the dataflow runs with a store that keeps the lanes' snapshots. `now_ms` is the wall clock: it
-    decides nothing but how often a SKU is explained. `shadow` are rules to compare with.
-    """
+def run_lanes(step_id: str, items: Stream[Item], making: LaneMaking) -> KeyedStream[LaneResult]:
+    """Items ─▶ route ─▶ lane: the results of every lane, keyed by its number as text."""
+    lanes, sent = making.settings.lanes, making.hooks.sent
 
     def route_all(batch: list[Item]) -> Iterable[tuple[str, Routed]]:
-        return [(str(routed[0]), routed) for item in batch for routed in route(item, settings.lanes)]
+        routed = [part for item in batch for part in route(item, lanes)]
+        if sent is not None:
+            _count(routed, sent)
+        return [(str(part[0]), part) for part in routed]
 
-    made = _Making(rules, settings, shadow, now_ms)
     routed: KeyedStream[Routed] = op.flat_map_batch(f"{step_id}_route", items, route_all)
-    return op.stateful_batch(step_id, routed, lambda state: _LaneLogic(state, made, durable=durable))
+    return op.stateful_batch(step_id, routed, lambda state: _LaneLogic(state, making))

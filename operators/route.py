@@ -2,10 +2,10 @@
 
 from zlib import crc32
 
-from schemas.batches import Batch, Mark
+from schemas.batches import Batch, Mark, Wake
 from schemas.movements import Control, Fact, Refusal, decode
 
-Item = Batch | Mark
+Item = Batch | Mark | Wake
 Routed = tuple[int, Item]  # lane, and what it must see
 
 
@@ -16,7 +16,7 @@ def lane_of(key: bytes, lanes: int) -> int:
 
 def route(item: Item, lanes: int) -> list[Routed]:
     """`item` cut into one part per lane that it concerns, each in the order of the log."""
-    if isinstance(item, Mark):
+    if isinstance(item, Mark | Wake):
         return [(lane, item) for lane in range(lanes)]
     places: dict[int, list[int]] = {}
     for place, key in enumerate(item.keys):
@@ -52,3 +52,11 @@ def _part(batch: Batch, places: list[int]) -> Batch:
         [batch.payloads[place] for place in places],
         None if headers is None else [headers[place] for place in places],
     )
+
+
+def sku_of(key: bytes | None, payload: bytes | None) -> str | None:
+    """The SKU that a message speaks of; None where it speaks of none, or cannot be read."""
+    if key:
+        return key.decode("utf-8", "replace")
+    decoded = decode(payload)
+    return None if isinstance(decoded, Refusal) or isinstance(decoded.record, Control) else decoded.record.sku

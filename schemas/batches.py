@@ -47,4 +47,4 @@ class Mark(NamedTuple):
 
 
 class Wake(NamedTuple):
-    """Wakes every lane once in every epoch, so that none keeps the snapshot of a run that died before its outputs were out."""
+    """Wakes every lane once in every epoch: none keeps the snapshot of a run that died before its outputs were out."""

@@ -356,5 +356,7 @@ class LaneResult(NamedTuple):
     applied: int
     duplicates: int
     misplaced: int
+    oldest_ms: int = 0  # the log's time of the oldest record in it, in ms since 1970; 0: it has none
+    woken: bool = False  # its epoch is new: every sink hears of it, even where there is nothing else to tell
+    is_refill: bool = False  # what Redis has lost; nobody else is told again
     refilled: int = 0  # the refill of Redis that this lane has completed with this result
-    oldest_ms: int = 0  # the broker's time of the oldest record in it

@@ -17,7 +17,7 @@ from schemas.outputs import (
     cloud_event_headers,
 )
 from schemas.topics import Topic
-from sinks.slots import SLOTS, RecordT, SinkError, SlottedSink
+from sinks.slots import SLOTS, RecordT, SinkError, SinkUnreachableError, SlottedSink
 
 CHECK_SECONDS_MAX = 10.0
 NEW_TOPIC_SECONDS_MAX = 3.0
@@ -55,6 +55,19 @@ _ADVICE: Final = {
     KafkaError._ALL_BROKERS_DOWN: "start it, or correct kafka.bootstrap_servers",  # noqa: SLF001
     KafkaError._INVALID_ARG: "correct [kafka.options]",  # noqa: SLF001
 }
+_AWAY: Final = frozenset(
+    {
+        KafkaError._MSG_TIMED_OUT,  # noqa: SLF001
+        KafkaError._TIMED_OUT,  # noqa: SLF001
+        KafkaError._TRANSPORT,  # noqa: SLF001
+        KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.NOT_ENOUGH_REPLICAS,
+        KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+    }
+)
 _LOOK = "look at the brokers, then start again"
 
 
@@ -80,6 +93,7 @@ class KafkaOutput:
         self._made: Producer | None = None
         self._undelivered = 0
         self._first: str | None = None  # what the first undelivered record met
+        self._failure: type[SinkError] = SinkError  # what kind of failure that is
         self._event: KafkaError | None = None  # what librdkafka last complained about by itself
         self._polled_at = 0
         self._produced = 0
@@ -176,6 +190,7 @@ class KafkaOutput:
             return
         self._undelivered += 1
         if self._first is None:
+            self._failure = _kind_of(error)
             key = (message.key() or b"").decode(errors="replace")
             self._first = f"{message.topic()}, key {key!r}: {_said(error)}"
 
@@ -188,7 +203,7 @@ class KafkaOutput:
 
     def _raise_undelivered(self) -> None:
         if self._first is not None:
-            raise SinkError(
+            raise self._failure(
                 f"Kafka at {self._bootstrap_servers} did not take {self._undelivered} records, first {self._first}"
             )
 
@@ -197,10 +212,10 @@ class KafkaOutput:
         if time.monotonic() > deadline:
             why = f" ({self._event.str()})" if self._event else ""
             seconds = f"in {self._delivery_seconds_max:g} s"
-            raise SinkError(f"Kafka at {self._bootstrap_servers} {what} {seconds}{why}: {_LOOK}")
+            raise SinkUnreachableError(f"Kafka at {self._bootstrap_servers} {what} {seconds}{why}: {_LOOK}")
 
     def _error(self, what: str, error: KafkaError) -> SinkError:
-        return SinkError(f"Kafka at {self._bootstrap_servers} {what}: {_said(error)}")
+        return _kind_of(error)(f"Kafka at {self._bootstrap_servers} {what}: {_said(error)}")
 
 
 class KafkaSink(SlottedSink[list[RecordT], None], Generic[RecordT]):
@@ -268,6 +283,11 @@ def key_of(record: AnyRecord) -> bytes | None:
     if record.sku:
         return record.sku.encode()
     return f"@{record.location}".encode() if isinstance(record, Divergence) else None
+
+
+def _kind_of(error: KafkaError) -> type[SinkError]:
+    """Whether trying again later may help."""
+    return SinkUnreachableError if error.code() in _AWAY else SinkError
 
 
 def _said(error: KafkaError) -> str:

@@ -18,6 +18,10 @@ class SinkError(RuntimeError):
     """What a sink cannot get over, in one line that says what to do; it stops the flow."""
 
 
+class SinkUnreachableError(SinkError):
+    """What is written to was away for too long; trying again later may help."""
+
+
 class SlottedSink(FixedPartitionedSink[ValueT, StateT]):
     """A sink with `slots` partitions, at least as many as there are workers; keys are lane numbers as text.
 

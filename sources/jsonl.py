@@ -6,14 +6,15 @@ import select
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Final, TypedDict, cast
+from typing import BinaryIO, Final, NotRequired, TypedDict, cast
 
 from bytewax.inputs import FixedPartitionedSource
 
-from schemas.batches import Batch, Mark, Origin
+from schemas.batches import Batch, Mark, Origin, Wake
 from schemas.movements import PAYLOAD_BYTES_MAX
 from sources.errors import SourceError
-from sources.pace import PacedPartition
+from sources.pace import ALONE, PacedPartition, Surroundings
+from sources.states import checked, sealed
 
 STATE_FORMAT: Final = 1
 STDIN: Final = "-"
@@ -27,9 +28,10 @@ class FileState(TypedDict):
     format: int
     path: str
     line: int
+    checksum: NotRequired[int]
 
 
-class JsonlSource(FixedPartitionedSource[Batch | Mark, FileState]):
+class JsonlSource(FixedPartitionedSource[Batch | Mark | Wake, FileState]):
     """The lines of `path` (`-`: standard input; `.gz`: compressed), ended by the end of the file.
 
     A message's offset is its line's number from 0; blank lines are counted and give none. There are no keys and no
@@ -39,11 +41,18 @@ class JsonlSource(FixedPartitionedSource[Batch | Mark, FileState]):
     """
 
     def __init__(
-        self, path: str, *, now_ms: Callable[[], int], draining: Callable[[], bool], stdin_descriptor: int = 0
+        self,
+        path: str,
+        *,
+        now_ms: Callable[[], int],
+        draining: Callable[[], bool],
+        around: Surroundings = ALONE,
+        stdin_descriptor: int = 0,
     ) -> None:
         self._path = path
         self._now_ms = now_ms
         self._draining = draining
+        self._around = around
         self._stdin_descriptor = stdin_descriptor
 
     def list_parts(self) -> list[str]:
@@ -57,14 +66,13 @@ class JsonlSource(FixedPartitionedSource[Batch | Mark, FileState]):
             reader: _Stdin | _Opened = _Stdin(self._stdin_descriptor)
         else:
             reader = _Opened(self._path)
-        return _File(self._path, reader, first_line, self._now_ms, self._draining)
+        return _File(self._path, reader, first_line, self._now_ms, self._draining, self._around)
 
 
 def _first_line(path: str, state: FileState | None) -> int:
     if state is None:
         return 0
-    if state["format"] != STATE_FORMAT:
-        raise SourceError(f"the state was written by another version (format {state['format']}): use that version")
+    state = checked(state, STATE_FORMAT)
     if state["path"] != path:
         raise SourceError(f"the state was made from {state['path']}, not from {path}: start with a new state")
     if path == STDIN and state["line"] > 0:
@@ -82,8 +90,9 @@ class _File(PacedPartition[FileState]):
         first_line: int,
         now_ms: Callable[[], int],
         draining: Callable[[], bool],
+        around: Surroundings,
     ) -> None:
-        super().__init__(now_ms, draining)
+        super().__init__(now_ms, draining, around)
         self._origin = Origin("file", path, 0, path)
         self._reader = reader
         self._splitter = LineSplitter()
@@ -130,10 +139,11 @@ class _File(PacedPartition[FileState]):
         end_line = next_line if self._finished or self._idle else next_line + 1
         return [Mark(self._origin, next_line, end_line, -1, now_ms)]
 
-    def snapshot(self) -> FileState:
+    def state(self) -> FileState:
         """The number of the line to go on with."""
         line = max(self._next_line, self._first_line)
-        return {"format": STATE_FORMAT, "path": self._origin.topic, "line": line}
+        state: FileState = {"format": STATE_FORMAT, "path": self._origin.topic, "line": line}
+        return sealed(state)
 
     def close(self) -> None:
         """Close the file."""

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
-from typing import Any, Final, TypedDict, TypeVar, cast
+from typing import Any, Final, NotRequired, TypedDict, TypeVar, cast
 
 import structlog
 from bytewax.inputs import FixedPartitionedSource
@@ -20,9 +20,10 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec, TopicDescription
 
-from schemas.batches import Batch, Mark, Origin
-from sources.errors import SourceError
-from sources.pace import PacedPartition
+from schemas.batches import Batch, Mark, Origin, Wake
+from sources.errors import SourceError, SourceUnreachableError
+from sources.pace import ALONE, PacedPartition, Surroundings
+from sources.states import checked, sealed
 
 STATE_FORMAT: Final = 1
 SILENT_MS_MAX: Final = 5000
@@ -88,9 +89,10 @@ class SlotState(TypedDict):
     cluster: str
     topic_id: str
     offsets: dict[int, int]
+    checksum: NotRequired[int]
 
 
-class KafkaSource(FixedPartitionedSource[Batch | Mark, SlotState]):
+class KafkaSource(FixedPartitionedSource[Batch | Mark | Wake, SlotState]):
     """A topic in `reading.slots` slots; slot i owns the partitions p with p mod slots = i, also those added later.
 
     `now_ms` is the wall clock in ms since 1970; once `draining` returns True every slot ends. Building a slot and
@@ -98,10 +100,18 @@ class KafkaSource(FixedPartitionedSource[Batch | Mark, SlotState]):
     the log does not hold any more.
     """
 
-    def __init__(self, reading: KafkaReading, *, now_ms: Callable[[], int], draining: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        reading: KafkaReading,
+        *,
+        now_ms: Callable[[], int],
+        draining: Callable[[], bool],
+        around: Surroundings = ALONE,
+    ) -> None:
         self._reading = reading
         self._now_ms = now_ms
         self._draining = draining
+        self._around = around
         self._lock = threading.Lock()
         self._topic: _Topic | None = None
         self._group: _GroupOffsets | None = None
@@ -121,7 +131,7 @@ class KafkaSource(FixedPartitionedSource[Batch | Mark, SlotState]):
         with self._lock:
             topic, group = self._connected()
         number = self.list_parts().index(for_part)
-        slot = _Slot(number, self._reading, topic, group, self._now_ms, self._draining)
+        slot = _Slot(number, self._reading, topic, group, self._now_ms, self._draining, self._around)
         slot.begin(resume_state)
         self._slots[number] = slot
         return slot
@@ -161,8 +171,9 @@ class _Slot(PacedPartition[SlotState]):
         group: "_GroupOffsets",
         now_ms: Callable[[], int],
         draining: Callable[[], bool],
+        around: Surroundings,
     ) -> None:
-        super().__init__(now_ms, draining)
+        super().__init__(now_ms, draining, around, number)
         self.snapshotted: dict[int, int] = {}
         self._number = number
         self._reading = reading
@@ -200,8 +211,7 @@ class _Slot(PacedPartition[SlotState]):
 
     def _check(self, state: SlotState) -> None:
         reading, topic = self._reading, self._topic
-        if state["format"] != STATE_FORMAT:
-            raise SourceError(f"the state was written by another version (format {state['format']}): use that version")
+        checked(state, STATE_FORMAT)
         if state["slots"] != reading.slots:
             raise SourceError(f"the state has {state['slots']} reader slots, not {reading.slots}: set it back")
         if (state["cluster"], state["topic_id"]) != (topic.cluster_id, topic.topic_id):
@@ -324,17 +334,18 @@ class _Slot(PacedPartition[SlotState]):
         end = max(self._end_offsets.get(partition, 0), next_offset)
         return Mark(self._origins[partition], next_offset, end, self._record_ms[partition], self._heard_ms)
 
-    def snapshot(self) -> SlotState:
+    def state(self) -> SlotState:
         """The state to go on from; the one before it is durable by now, so its offsets go to the group."""
         self._group.write(self._number, self.snapshotted)
         self.snapshotted = dict(self._next_offsets)
-        return {
+        state: SlotState = {
             "format": STATE_FORMAT,
             "slots": self._reading.slots,
             "cluster": self._topic.cluster_id,
             "topic_id": self._topic.topic_id,
             "offsets": dict(self._next_offsets),
         }
+        return sealed(state)
 
     def close(self) -> None:
         """Leave the broker."""
@@ -556,8 +567,8 @@ def _not_answered(reading: KafkaReading, error: KafkaError) -> SourceError:
         return SourceError(
             f"there is no topic {reading.topic} at {where}: make it (onhand topics create) or correct [input] topic"
         )
-    if error.code() in {KafkaError._TIMED_OUT, *TRANSPORT}:  # noqa: SLF001
-        return SourceError(
+    if error.code() in {KafkaError._TIMED_OUT, *TRANSPORT, *LEADER_MOVES}:  # noqa: SLF001
+        return SourceUnreachableError(
             f"no Kafka broker answered at {where} within {reading.start_seconds_max:g} s:"
             " check that it runs and that [kafka] bootstrap_servers and security.protocol are right"
         )

@@ -3,28 +3,55 @@
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from bytewax.inputs import StatefulSourcePartition
 
-from schemas.batches import Batch, Mark
+from schemas.batches import Batch, Mark, Wake
 
 MARK_EVERY_MS = 1000
+FIRST_SLOT = 0
 LOOK_AGAIN_MS = 2  # the most that an idle partition adds to a movement's latency
 
 StateT = TypeVar("StateT")
 
 
-class PacedPartition(StatefulSourcePartition[Batch | Mark, StateT]):
+class Surroundings(NamedTuple):
+    """What a partition knows of the processes around it.
+
+    `beat` is told at every look that the worker is alive. `is_full` tells of a reader slot whether the lanes have too
+    much of it still to do, so that it reads no more. With `wakes` the first slot wakes all lanes in every epoch.
+    """
+
+    beat: Callable[[], None] = lambda: None
+    is_full: Callable[[int], bool] = lambda _slot: False
+    wakes: bool = False
+
+
+ALONE = Surroundings()
+
+
+class PacedPartition(StatefulSourcePartition[Batch | Mark | Wake, StateT]):
     """A partition that reads without waiting, with a `Mark` per origin each second and one at its end.
 
     It ends when `draining` says so, or when `read` returns None; what `read` kept back is read again by the next run.
+    The first of all partitions (`slot` 0) begins every epoch with a `Wake` where that is asked for.
     """
 
-    def __init__(self, now_ms: Callable[[], int], draining: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        now_ms: Callable[[], int],
+        draining: Callable[[], bool],
+        around: Surroundings = ALONE,
+        slot: int = FIRST_SLOT,
+    ) -> None:
         self.look_again_ms = LOOK_AGAIN_MS
         self._now_ms = now_ms
         self._draining = draining
+        self._around = around
+        self._slot = slot
+        self._wakes = around.wakes and slot == FIRST_SLOT
+        self._wake_due = self._wakes
         self._marked_ms: int | None = None
         self._idle = False
         self._ended = False
@@ -37,12 +64,30 @@ class PacedPartition(StatefulSourcePartition[Batch | Mark, StateT]):
     def marks(self, now_ms: int) -> Sequence[Mark]:
         """How far each origin of this partition is read."""
 
-    def next_batch(self) -> Sequence[Batch | Mark]:
+    @abstractmethod
+    def state(self) -> StateT:
+        """Where to go on."""
+
+    def snapshot(self) -> StateT:
+        """Where to go on; the epoch ends with it, and the next one begins by waking the lanes."""
+        self._wake_due = self._wakes
+        return self.state()
+
+    def next_batch(self) -> Sequence[Batch | Mark | Wake]:
         """What has arrived, and marks where a second has passed; raises StopIteration after the last marks."""
-        if self._ended:
+        self._around.beat()
+        if self._ended and not self._wake_due:
             raise StopIteration
+        if self._wake_due:
+            self._wake_due = False
+            return [Wake(), *self._next_batch()]
+        return self._next_batch()
+
+    def _next_batch(self) -> Sequence[Batch | Mark]:
+        if self._ended:
+            return []
         now_ms = self._now_ms()
-        batches = None if self._draining() else self.read(now_ms)
+        batches = None if self._draining() else self._read(now_ms)
         if batches is None:
             self._ended = True
             return self.marks(now_ms)
@@ -50,6 +95,9 @@ class PacedPartition(StatefulSourcePartition[Batch | Mark, StateT]):
         if self._mark_due(now_ms):
             return [*batches, *self.marks(now_ms)]
         return batches
+
+    def _read(self, now_ms: int) -> Sequence[Batch] | None:
+        return [] if self._around.is_full(self._slot) else self.read(now_ms)
 
     def next_awake(self) -> datetime | None:
         """At once while there is something to read, else at the next look."""

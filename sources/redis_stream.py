@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypedDict
+from typing import Any, Final, NamedTuple, NotRequired, TypedDict
 
 import redis
 import structlog
@@ -10,9 +10,10 @@ from bytewax.inputs import FixedPartitionedSource
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from schemas.batches import Batch, Mark, Origin
+from schemas.batches import Batch, Mark, Origin, Wake
 from sources.errors import SourceError
-from sources.pace import LOOK_AGAIN_MS, PacedPartition
+from sources.pace import ALONE, LOOK_AGAIN_MS, PacedPartition, Surroundings
+from sources.states import checked, sealed
 
 STATE_FORMAT: Final = 1
 SEQUENCE_BITS: Final = 20
@@ -43,9 +44,10 @@ class StreamState(TypedDict):
     stream: str
     offset: int
     entries_read: int
+    checksum: NotRequired[int]
 
 
-class RedisStreamSource(FixedPartitionedSource[Batch | Mark, StreamState]):
+class RedisStreamSource(FixedPartitionedSource[Batch | Mark | Wake, StreamState]):
     """The entries of one stream: field `payload`, and where present `key` and `traceparent` (a header).
 
     An entry's offset is its id as one number, time in ms · 2²⁰ + sequence; its timestamp is the id's time. An entry
@@ -62,10 +64,18 @@ class RedisStreamSource(FixedPartitionedSource[Batch | Mark, StreamState]):
     stream that went backwards or lost unread entries, an id beyond 2²⁰ entries in a millisecond.
     """
 
-    def __init__(self, reading: RedisStreamReading, *, now_ms: Callable[[], int], draining: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        reading: RedisStreamReading,
+        *,
+        now_ms: Callable[[], int],
+        draining: Callable[[], bool],
+        around: Surroundings = ALONE,
+    ) -> None:
         self._reading = reading
         self._now_ms = now_ms
         self._draining = draining
+        self._around = around
 
     def list_parts(self) -> list[str]:
         """One part: a stream has one order."""
@@ -73,7 +83,8 @@ class RedisStreamSource(FixedPartitionedSource[Batch | Mark, StreamState]):
 
     def build_part(self, step_id: str, for_part: str, resume_state: StreamState | None) -> "_Stream":
         """The stream, going on behind the state's entry or else at its beginning."""
-        return _Stream(self._reading, _client(self._reading.url), resume_state, self._now_ms, self._draining)
+        client = _client(self._reading.url)
+        return _Stream(self._reading, client, resume_state, self._now_ms, self._draining, self._around)
 
 
 class Extent(NamedTuple):
@@ -95,8 +106,9 @@ class _Stream(PacedPartition[StreamState]):
         resume_state: StreamState | None,
         now_ms: Callable[[], int],
         draining: Callable[[], bool],
+        around: Surroundings,
     ) -> None:
-        super().__init__(now_ms, draining)
+        super().__init__(now_ms, draining, around)
         self._reading = reading
         self._client = client
         self._origin = Origin("redis", reading.stream, 0, reading.stream)
@@ -109,8 +121,7 @@ class _Stream(PacedPartition[StreamState]):
         self._extent = self._first_look()
 
     def _resume(self, state: StreamState) -> None:
-        if state["format"] != STATE_FORMAT:
-            raise SourceError(f"the state was written by another version (format {state['format']}): use that version")
+        state = checked(state, STATE_FORMAT)
         if state["stream"] != self._reading.stream:
             raise SourceError(
                 f"the state was made from stream {state['stream']}, not from {self._reading.stream}:"
@@ -222,14 +233,15 @@ class _Stream(PacedPartition[StreamState]):
         end = max(self._extent.last, self._offset) + 1
         return [Mark(self._origin, self._offset + 1, end, self._record_ms, now_ms)]
 
-    def snapshot(self) -> StreamState:
+    def state(self) -> StreamState:
         """The entry to go on behind."""
-        return {
+        state: StreamState = {
             "format": STATE_FORMAT,
             "stream": self._reading.stream,
             "offset": self._offset,
             "entries_read": self._entries_read or 0,
         }
+        return sealed(state)
 
     def close(self) -> None:
         """Leave Redis."""

@@ -7,7 +7,7 @@ import pytest
 from bytewax.testing import TestingSource, run_main
 
 from flows.availability import Sinks, availability_flow
-from operators.lane import Lane, LaneSettings
+from operators.lane import Lane, LaneMaking, LaneSettings
 from operators.route import Item
 from operators.rules import RuleBook
 from schemas.batches import Batch, Origin
@@ -23,6 +23,6 @@ def test_lanes_pack_no_state_that_no_store_would_keep(monkeypatch: pytest.Monkey
     nowhere: list[NowhereSink[Any]] = [NowhereSink() for _ in Sinks._fields]
     sinks = Sinks(*nowhere)
     rules, settings = RuleBook(Rules(channels={"web": ChannelRules()})), LaneSettings(2, 1, dedupe_ms=1)
-    flow = availability_flow(TestingSource(items), sinks, rules=rules, settings=settings, now_ms=lambda: 0)
+    flow = availability_flow(TestingSource(items), sinks, LaneMaking(rules, settings, now_ms=lambda: 0))
     run_main(flow, epoch_interval=timedelta(0))  # type: ignore[no-untyped-call]  # as Bytewax has it
     assert packed == []

@@ -17,9 +17,10 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from bench.servers import KafkaBroker, free_port
-from schemas.batches import Batch, Mark
+from schemas.batches import Batch, Mark, Wake
 from sources.errors import SourceError
 from sources.kafka import KafkaReading, KafkaSource, SlotState
+from sources.states import sealed
 
 MakeTopic = Callable[..., str]
 SECONDS_MAX = 20.0
@@ -67,7 +68,7 @@ class Drive:
             for item in slot.next_batch():
                 if isinstance(item, Batch):
                     self.batches.append(item)
-                else:
+                elif isinstance(item, Mark):
                     self.marks.append(item)
 
     def until(self, done: Callable[[], bool], seconds: float = SECONDS_MAX) -> None:
@@ -318,6 +319,7 @@ def test_an_offset_beyond_the_log_stops_the_start(kafka: KafkaBroker, topic: Mak
     with driven(kafka, name) as drive:
         states = drive.snapshot()
     states["slot-00"]["offsets"][0] = 11
+    states["slot-00"] = sealed(states["slot-00"])
     with pytest.raises(SourceError, match="the log ends at 10"):
         Drive(kafka, name, states)
 
@@ -455,7 +457,7 @@ def test_a_drain_ends_the_flow_and_loses_nothing(kafka: KafkaBroker, topic: Make
     name = topic(2)
     produce(kafka, name, 0, numbered(0, 10))
     produce(kafka, name, 1, numbered(0, 10))
-    items: list[Batch | Mark] = []
+    items: list[Batch | Mark | Wake] = []
     reading = KafkaReading(bootstrap_servers=kafka.bootstrap_servers, topic=name, group=f"drain-{name}")
 
     def all_read() -> bool:

@@ -12,10 +12,11 @@ import pytest
 from bytewax.dataflow import Dataflow
 from bytewax.testing import TestingSink, run_main
 
-from schemas.batches import Batch, Mark, Origin
+from schemas.batches import Batch, Mark, Origin, Wake
 from schemas.movements import PAYLOAD_BYTES_MAX
 from sources.errors import SourceError
 from sources.jsonl import LINE_BYTES_MAX, FileState, JsonlSource, LineSplitter
+from sources.states import sealed
 
 TURNS_MAX = 10_000
 
@@ -23,6 +24,12 @@ TURNS_MAX = 10_000
 def source(path: object, draining: Callable[[], bool] = lambda: False, stdin_descriptor: int = 0) -> JsonlSource:
     """A source whose clock stands still."""
     return JsonlSource(str(path), now_ms=lambda: 1_000, draining=draining, stdin_descriptor=stdin_descriptor)
+
+
+def at_line(line: int, path: object, format_: int = 1) -> FileState:
+    """The state of a file that goes on at `line`."""
+    state: FileState = {"format": format_, "path": str(path), "line": line}
+    return sealed(state)
 
 
 def items(reader: JsonlSource, state: FileState | None = None) -> tuple[list[Batch], list[Mark], FileState]:
@@ -70,7 +77,7 @@ def test_each_line_is_a_message_and_its_number_the_offset(tmp_path: Path) -> Non
     assert {key for batch in batches for key in batch.keys} == {None}
     assert {timestamp for batch in batches for timestamp in batch.timestamps} == {-1}
     assert marks[-1] == Mark(origin, 7, 7, -1, 1_000)
-    assert state == {"format": 1, "path": str(path), "line": 7}
+    assert state == at_line(7, path)
 
 
 @pytest.mark.parametrize("text", [b"", b"\n", b"\n\n"])
@@ -106,7 +113,7 @@ def test_a_file_shorter_than_the_state_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "short"
     path.write_bytes(b"{}\n")
     with pytest.raises(SourceError, match=r"has 1 lines, but the state goes on at line 2"):
-        items(source(path), {"format": 1, "path": str(path), "line": 2})
+        items(source(path), at_line(2, path))
 
 
 def test_a_state_of_another_file_or_format_is_refused(tmp_path: Path) -> None:
@@ -114,9 +121,9 @@ def test_a_state_of_another_file_or_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"{}\n")
     with pytest.raises(SourceError, match="made from /elsewhere"):
-        source(path).build_part("movements", "file", {"format": 1, "path": "/elsewhere", "line": 1})
+        source(path).build_part("movements", "file", at_line(1, "/elsewhere"))
     with pytest.raises(SourceError, match="format 2"):
-        source(path).build_part("movements", "file", {"format": 2, "path": str(path), "line": 1})
+        source(path).build_part("movements", "file", at_line(1, path, format_=2))
 
 
 @pytest.mark.parametrize("pieces_seed", range(20))
@@ -202,8 +209,8 @@ def test_standard_input_is_read_as_it_comes(pipe: tuple[int, int]) -> None:
 def test_standard_input_cannot_go_on_where_a_state_ends() -> None:
     """Lines of a pipe that were read are gone, so such a state is refused; one that has read nothing is not."""
     with pytest.raises(SourceError, match="standard input cannot be read again"):
-        source("-").build_part("movements", "file", {"format": 1, "path": "-", "line": 1})
-    part = source("-").build_part("movements", "file", {"format": 1, "path": "-", "line": 0})
+        source("-").build_part("movements", "file", at_line(1, "-"))
+    part = source("-").build_part("movements", "file", at_line(0, "-"))
     assert part.snapshot()["line"] == 0
 
 
@@ -211,7 +218,7 @@ def test_a_drain_ends_a_pipe_that_pauses(pipe: tuple[int, int]) -> None:
     """In a real flow: a pipe that stays open and silent does not keep the flow from ending."""
     reading, writing = pipe
     os.write(writing, b'{"a":1}\n{"b":2}\n')
-    seen: list[Batch | Mark] = []
+    seen: list[Batch | Mark | Wake] = []
     turns = iter(range(TURNS_MAX))
     reader = source("-", draining=lambda: next(turns) >= 50, stdin_descriptor=reading)
     flow = Dataflow("piped")

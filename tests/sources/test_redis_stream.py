@@ -9,9 +9,10 @@ from bytewax.testing import TestingSink, run_main
 from redis import Redis
 
 from bench.servers import RedisServer, free_port
-from schemas.batches import Batch, Mark, Origin
+from schemas.batches import Batch, Mark, Origin, Wake
 from sources.errors import SourceError
 from sources.redis_stream import RedisStreamReading, RedisStreamSource, StreamState
+from sources.states import sealed
 
 STREAM = "movements"
 
@@ -227,8 +228,8 @@ def test_reading_goes_on_after_redis_was_away_and_stops_when_it_stays_away() -> 
             drive.read()
 
 
-def _read_by_flow(url: str, expected: int) -> list[Batch | Mark]:
-    items: list[Batch | Mark] = []
+def _read_by_flow(url: str, expected: int) -> list[Batch | Mark | Wake]:
+    items: list[Batch | Mark | Wake] = []
 
     def all_read() -> bool:
         return sum(len(item.offsets) for item in items if isinstance(item, Batch)) == expected
@@ -254,7 +255,7 @@ def test_a_state_of_another_stream_or_format_is_refused(redis_server: RedisServe
     state: StreamState = {"format": 1, "stream": STREAM, "offset": 0, "entries_read": 0}
     state.update(change)  # type: ignore[typeddict-item]  # wrong on purpose
     with pytest.raises(SourceError, match="the state was"):
-        Drive(redis_server.url, state)
+        Drive(redis_server.url, sealed(state))
 
 
 @pytest.mark.parametrize("protocol", [2, 3])

@@ -1,0 +1,221 @@
+"""The supervisor: starts the workers of a flow as one group, watches them, and starts all again where one dies."""
+
+import contextlib
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+import msgspec
+import structlog
+
+from cli.draining import Drain
+from cli.failures import DONE, FAILED, MISUSED
+from cli.worker import WorkerSpec, monotonic_ms
+from flows.board import Board
+from sinks.redis_server import tethered
+
+FROZEN_SECONDS_MAX: Final = 10.0  # without a sign of life of a worker that has begun to read
+START_SECONDS_MAX: Final = 300.0
+LOOK_SECONDS: Final = 0.05
+OTHERS_SECONDS_MAX: Final = 2.0  # for the others of a group to say why they end, too
+KILL_SECONDS_MAX: Final = 10.0
+WAIT_SECONDS_FIRST: Final = 0.5
+WAIT_SECONDS_MAX: Final = 30.0
+CALM_SECONDS: Final = 60.0  # a group that lived longer starts again without waiting
+FINAL: Final = (FAILED, MISUSED)
+
+log = structlog.get_logger(__name__)
+
+
+class Ended(NamedTuple):
+    """How a group ended: the exit code that counts, and whether the whole of it is to be started again."""
+
+    code: int
+    again: bool
+
+
+class Group:
+    """The processes of one start; as a context manager, none of them is left behind."""
+
+    def __init__(self, specs: Sequence[WorkerSpec], board: Board, kept_open: Sequence[int]) -> None:
+        self._specs = specs
+        self._board = board
+        self._kept_open = kept_open
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._began_ms = monotonic_ms()
+
+    def __enter__(self) -> Self:
+        """Start them."""
+        self._board.clear()
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.kill)
+            self._children.extend(map(self._started, self._specs))
+            undo.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End what is left of them."""
+        self.kill()
+
+    def codes(self) -> list[int | None]:
+        """The exit codes by process, None while one runs."""
+        return [child.poll() for child in self._children]
+
+    def lived_seconds(self) -> float:
+        """How long ago the group was started."""
+        return (monotonic_ms() - self._began_ms) / 1000
+
+    def frozen(self) -> list[int]:
+        """Those that have given no sign of life for too long."""
+        now_ms = monotonic_ms()
+        return [process for process in range(len(self._specs)) if self._silent_seconds(process, now_ms) < 0]
+
+    def kill(self) -> None:
+        """End all at once; a frozen one, too."""
+        for child in self._children:
+            child.kill()
+        for child in self._children:
+            child.wait(KILL_SECONDS_MAX)
+
+    def _silent_seconds(self, process: int, now_ms: int) -> float:
+        """How many seconds of silence `process` has left."""
+        if self._children[process].poll() is not None:
+            return 0.0
+        if self._board.is_running(process):
+            return FROZEN_SECONDS_MAX - (now_ms - self._board.beaten_ms(process)) / 1000
+        last_ms = max(self._began_ms, self._board.beaten_ms(process))
+        return START_SECONDS_MAX - (now_ms - last_ms) / 1000
+
+    def _started(self, spec: WorkerSpec) -> subprocess.Popen[bytes]:
+        """A child that the kernel kills when this process ends, in whatever way."""
+        reader, writer = os.pipe()
+        try:
+            command = [sys.executable, "-m", "cli.worker", str(reader)]
+            child = subprocess.Popen(  # noqa: S603  # this interpreter and our own arguments
+                tethered(command), pass_fds=(reader, self._board.descriptor, *self._kept_open), start_new_session=True
+            )
+            with os.fdopen(writer, "wb") as pipe:
+                writer = -1
+                pipe.write(msgspec.json.encode(spec))
+        finally:
+            os.close(reader)
+            if writer >= 0:
+                os.close(writer)
+        return child
+
+
+class Supervisor:
+    """Runs the workers that `specs` describes anew for each start, until they are done.
+
+    `kept_open` are descriptors that the workers inherit. `chance` draws the jitter of waits.
+    """
+
+    def __init__(  # what surrounds a group
+        self,
+        specs: Callable[[], Sequence[WorkerSpec]],
+        board: Board,
+        draining: Drain,
+        *,
+        drain_seconds_max: float,
+        kept_open: Sequence[int] = (),
+        restarts: bool = True,
+        chance: random.Random | None = None,
+    ) -> None:
+        self.restarts = 0
+        self._specs = specs
+        self._board = board
+        self._draining = draining
+        self._drain_seconds_max = drain_seconds_max
+        self._kept_open = kept_open
+        self._may_restart = restarts
+        self._chance = chance or random.Random()  # noqa: S311  # jitter
+        self._group: Group | None = None
+
+    def kill(self) -> None:
+        """End all workers at once; may be called from another thread."""
+        if self._group is not None:
+            self._group.kill()
+
+    def run(self) -> int:
+        """Runs groups until one is done or cannot go on; the exit code."""
+        wait_seconds = WAIT_SECONDS_FIRST
+        while True:
+            with Group(self._specs(), self._board, self._kept_open) as group:
+                self._group = group
+                ended = self._watched(group)
+                lived_seconds = group.lived_seconds()
+            if not ended.again or not self._may_restart:
+                return ended.code
+            wait_seconds = WAIT_SECONDS_FIRST if lived_seconds > CALM_SECONDS else wait_seconds
+            log.warning("all workers start again", wait_seconds=round(wait_seconds, 1))
+            if not self._waited(wait_seconds * self._chance.uniform(0.5, 1.0)):
+                return DONE  # drained: nothing runs, and the state holds what was done
+            wait_seconds = min(2 * wait_seconds, WAIT_SECONDS_MAX)
+            self.restarts += 1
+
+    def _watched(self, group: Group) -> Ended:
+        """Waits for the end of the group, or brings it about."""
+        deadline: float | None = None
+        while True:
+            codes = group.codes()
+            if any(code is not None and code != DONE for code in codes):
+                return self._judged(group)
+            if all(code == DONE for code in codes):
+                return Ended(DONE, again=False)
+            if self._draining() and deadline is None:
+                self._board.ask_drain()
+                deadline = time.monotonic() + self._drain_seconds_max
+            if deadline is not None and time.monotonic() > deadline:
+                log.error(
+                    "the drain took too long and was ended: the next start goes on from the last snapshot",
+                    seconds=self._drain_seconds_max,
+                )
+                return Ended(FAILED, again=False)
+            if frozen := group.frozen():
+                log.error("workers give no sign of life", workers=frozen, seconds=FROZEN_SECONDS_MAX)
+                return self._again(FAILED)
+            time.sleep(LOOK_SECONDS)
+
+    def _judged(self, group: Group) -> Ended:
+        """One has failed: the others are waited for shortly, because only one may know the reason."""
+        deadline = time.monotonic() + OTHERS_SECONDS_MAX
+        while None in group.codes() and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
+        codes = group.codes()
+        for code in codes:
+            if code in FINAL:
+                return Ended(code, again=False)
+        log.error("workers ended", codes=codes)
+        return self._again(next((code for code in codes if code not in (None, DONE)), FAILED) or FAILED)
+
+    def _again(self, code: int) -> Ended:
+        """What cannot even begin is told; what has run before is started again, unless it was to end anyway."""
+        if self._draining():
+            log.error("a worker died while draining: the next start goes on from the last snapshot")
+        return Ended(FAILED if code < 0 else code, again=not self._draining())
+
+    def _waited(self, seconds: float) -> bool:
+        """Waits, and returns whether nobody asked for a drain meanwhile."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self._draining():
+                return False
+            time.sleep(LOOK_SECONDS)
+        return not self._draining()
+
+
+def free_addresses(count: int) -> list[str]:
+    """Loopback addresses for the processes of a cluster; none where one process needs no other."""
+    if count == 1:
+        return []
+    with contextlib.ExitStack() as open_:
+        sockets = [open_.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [f"127.0.0.1:{bound.getsockname()[1]}" for bound in sockets]

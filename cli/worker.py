@@ -1,0 +1,327 @@
+"""A worker: one process of a flow, started by its supervisor, with what it needs to know read from a descriptor."""
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import msgspec
+import structlog
+from bytewax.dataflow import Dataflow
+from redis.exceptions import (
+    AuthenticationError,
+    ConnectionError,  # noqa: A004  # redis-py's is no OSError
+    OutOfMemoryError,
+    ReadOnlyError,
+    TimeoutError,  # noqa: A004  # the same
+)
+
+from cli.configuration import Configuration, load_rules, read_configuration
+from cli.failures import DONE, FAILED, CliError, one_line
+from cli.logs import configure_logs, debug_wanted
+from cli.native_errors import native_errors_apart
+from cli.screen import print_note
+from flows.availability import Sinks, availability_flow
+from flows.board import IN_FLIGHT_BYTES_MAX, READER_SLOTS, Board
+from flows.health import Facts, HealthServer
+from flows.measures import Measures
+from flows.running import run_flow
+from operators.lane import LaneHooks, LaneMaking, LaneSettings
+from operators.rules import RuleBook
+from operators.snapshots import SnapshotError
+from schemas.rule_changes import rules_of_document
+from schemas.topics import AVAILABILITY, DEAD_LETTERS, DIVERGENCES, REPLENISHMENTS, RESERVATIONS, SHADOW, THRESHOLDS
+from sinks.jsonl import JsonlSink
+from sinks.kafka import KafkaOutput
+from sinks.nowhere import NowhereSink
+from sinks.redis_availability import RedisAvailabilitySink
+from sinks.slots import SinkError, SinkUnreachableError
+from sources.errors import SourceError, SourceUnreachableError
+from sources.jsonl import STDIN, JsonlSource
+from sources.kafka import KafkaReading, KafkaSource
+from sources.pace import Surroundings
+from sources.redis_stream import RedisStreamReading, RedisStreamSource
+
+UNREACHABLE: Final = 75  # what is away may come back by itself: start again (EX_TEMPFAIL of sysexits)
+BROKEN: Final = 70  # the engine or a peer failed: start again (EX_SOFTWARE)
+HOUR_MS: Final = 3_600_000
+DISK_FULL: Final = ("DiskFull", "disk is full")
+DAMAGED: Final = (
+    "DatabaseCorrupt",
+    "malformed",
+    "NotADatabase",
+    "not a database",
+    "UnpicklingError",
+    "error deserializing",
+)
+UNFIT: Final = ("InconsistentPartitionsError", "MissingPartitionsError", "NoPartitionsError", "can't resume")
+
+STORE_TROUBLE: Final = {  # what Bytewax's panics say of SQLite, and what to do
+    DISK_FULL: "has no room: its disk is full; free space there, then start again: nothing is lost",
+    DAMAGED: "is damaged: `onhand recovery check` says where; put a backup of all its parts back, or begin anew with"
+    " another state.path",
+    UNFIT: "lacks parts, or they are of different times: put all parts of one backup back, or begin anew with another"
+    " state.path",
+}
+PASSING: Final = ConnectionError | TimeoutError | ReadOnlyError | OutOfMemoryError
+
+Movements: TypeAlias = KafkaSource | RedisStreamSource | JsonlSource
+log = structlog.get_logger(__name__)
+
+
+class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a supervisor tells a worker; secrets come by the environment, as they came to the supervisor."""
+
+    config: str | None
+    process: int  # on this machine, from 0
+    processes: int  # on this machine
+    first: int  # the place of this machine's first process among `addresses`
+    addresses: list[str]  # of all processes of the cluster; none where there is one
+    board: int  # the descriptor of the Board
+    incarnation: int
+    rules: dict[str, Any]  # the document of the first generation
+    redis_url: str
+    store: str | None
+    accept_truncated: bool
+
+
+def now_ms() -> int:
+    """The wall clock, ms since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def monotonic_ms() -> int:
+    """A clock that all processes of this machine share and nobody sets, in ms."""
+    return time.monotonic_ns() // 1_000_000
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """`error`, what it was raised from, what that was raised from, and so on."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+class _Worker:
+    """The parts of one process, put together."""
+
+    def __init__(self, spec: WorkerSpec, configuration: Configuration) -> None:
+        self._spec = spec
+        self._configuration = configuration
+        self._board = Board(spec.board, spec.processes)
+        self._measures = Measures(epoch_began_ms=now_ms())
+        self._packing_seconds: dict[int, float] = {}  # by lane, in this epoch's end
+        self._redis = self._redis_sink()
+        self._source = self._movements()
+
+    def run(self) -> None:
+        """Run to the end of the input, or until drained."""
+        settings, spec = self._configuration.settings, self._spec
+        shadow_path = settings.rules.shadow_path
+        making = LaneMaking(
+            RuleBook(rules_of_document(spec.rules)[0]),
+            LaneSettings(
+                settings.state.lanes,
+                spec.incarnation,
+                dedupe_ms=settings.input.dedupe_hours * HOUR_MS,
+                as_of_ms=settings.input.as_of_hours * HOUR_MS,
+            ),
+            now_ms,
+            shadow=RuleBook(load_rules(self._configuration.at(shadow_path))) if shadow_path else None,
+            durable=spec.store is not None,
+            hooks=self._hooks(),
+        )
+        flow = availability_flow(self._source, self._sinks(), making)
+        with HealthServer(settings.metrics.listen, spec.process, self._facts(), now_ms):
+            self._run(flow)
+        if isinstance(self._source, KafkaSource):
+            self._source.commit_last()
+        counted, written = self._measures, self._redis.counters
+        log.debug("worker ended", applied=counted.applied, duplicates=counted.duplicates, written=written.written)
+
+    def _run(self, flow: Dataflow) -> None:
+        settings, spec = self._configuration.settings, self._spec
+        run_flow(
+            flow,
+            snapshot_seconds=settings.state.snapshot_seconds,
+            store=None if spec.store is None else Path(spec.store),
+            addresses=spec.addresses,
+            process=spec.first + spec.process,
+        )
+
+    def _facts(self) -> Facts:
+        """What the health of this process is told from."""
+        settings, spec, measures, source = self._configuration.settings, self._spec, self._measures, self._source
+        return Facts(
+            measures=measures,
+            board=self._board,
+            redis=lambda: self._redis.counters,
+            rules_loaded=lambda: bool(measures.lanes),
+            monotonic_ms=monotonic_ms,
+            settings=settings.metrics,
+            snapshot_seconds=settings.state.snapshot_seconds,
+            version=version("onhand"),
+            lanes=settings.state.lanes,
+            incarnation=spec.incarnation,
+            commit_failures=lambda: source.commit_failures if isinstance(source, KafkaSource) else 0,
+            offsets_count=settings.input.kind != "redis_stream",
+        )
+
+    def _beat(self) -> None:
+        self._board.beat(self._spec.process, monotonic_ms())
+
+    def _look(self) -> None:
+        """A source looks for input: the worker is alive and has begun to read."""
+        self._beat()
+        self._board.run(self._spec.process)
+
+    def _snapshotted(self, lane: int, bytes_: int, positions: int, seconds: float) -> None:
+        """Lanes are packed one after the other at the end of an epoch; the first of them begins the next."""
+        measures, packing = self._measures, self._packing_seconds
+        if lane in packing:
+            measures.epochs += 1
+            measures.epoch_began_ms = now_ms()
+            packing.clear()
+        packing[lane] = seconds
+        measures.snapshot_seconds = sum(packing.values())
+        measures.lane_snapshot_bytes[lane] = bytes_
+        measures.snapshot_bytes = sum(measures.lane_snapshot_bytes.values())
+        measures.positions[lane] = positions
+
+    def _hooks(self) -> LaneHooks:
+        board, process = self._board, self._spec.process
+        return LaneHooks(
+            sent=lambda partition, bytes_: board.sent(partition % READER_SLOTS, bytes_),
+            applied=lambda partition, bytes_: board.applied(process, partition % READER_SLOTS, bytes_),
+            refills=board.refills,
+            snapshotted=self._snapshotted,
+            beat=self._beat,
+            monotonic=time.monotonic,
+        )
+
+    def _movements(self) -> Movements:
+        """What the settings name as input."""
+        configuration, spec, board = self._configuration, self._spec, self._board
+        reads, kafka = configuration.settings.input, configuration.settings.kafka
+        around = Surroundings(
+            self._look, lambda slot: board.in_flight(slot) > IN_FLIGHT_BYTES_MAX, wakes=spec.store is not None
+        )
+        draining = board.draining
+        if reads.kind == "kafka":
+            reading = KafkaReading(
+                bootstrap_servers=kafka.bootstrap_servers,
+                topic=reads.topic,
+                group=kafka.group,
+                options=kafka.options,
+                slots=READER_SLOTS,
+                accept_truncated=spec.accept_truncated,
+            )
+            return KafkaSource(reading, now_ms=now_ms, draining=draining, around=around)
+        if reads.kind == "redis_stream":
+            stream = RedisStreamReading(url=spec.redis_url, stream=reads.topic, accept_truncated=spec.accept_truncated)
+            return RedisStreamSource(stream, now_ms=now_ms, draining=draining, around=around)
+        path = reads.topic if reads.topic == STDIN else str(configuration.at(reads.topic))
+        return JsonlSource(path, now_ms=now_ms, draining=draining, around=around)
+
+    def _redis_sink(self) -> RedisAvailabilitySink:
+        settings, spec, board, measures = self._configuration.settings, self._spec, self._board, self._measures
+        return RedisAvailabilitySink(
+            spec.redis_url,
+            settings.redis.prefix,
+            now_ms,
+            explain_prefix=settings.redis.explain_prefix,
+            lanes=settings.state.lanes,
+            beat=self._beat,
+            refill=lambda: board.ask_refill(spec.process),
+            refills=board.refills,
+            visible=lambda results: measures.saw(results, now_ms()),
+            incarnation=spec.incarnation,
+        )
+
+    def _sinks(self) -> Sinks:
+        """Redis, and what the settings name as output."""
+        settings = self._configuration.settings
+        output, kafka = settings.output, settings.kafka
+        if output.kind == "kafka":
+            producer = KafkaOutput(kafka.bootstrap_servers, kafka.options, beat=self._beat)
+            return Sinks(
+                self._redis,
+                producer.sink(AVAILABILITY),
+                producer.sink(THRESHOLDS),
+                producer.sink(DIVERGENCES),
+                producer.sink(RESERVATIONS),
+                producer.sink(REPLENISHMENTS),
+                producer.sink(SHADOW),
+                producer.sink(DEAD_LETTERS),
+            )
+        if output.kind == "jsonl":
+            folder = self._configuration.at(output.path)
+            return Sinks(
+                self._redis,
+                JsonlSink(folder, AVAILABILITY),
+                JsonlSink(folder, THRESHOLDS),
+                JsonlSink(folder, DIVERGENCES),
+                JsonlSink(folder, RESERVATIONS),
+                JsonlSink(folder, REPLENISHMENTS),
+                JsonlSink(folder, SHADOW),
+                JsonlSink(folder, DEAD_LETTERS),
+            )
+        nowhere: list[NowhereSink[Any]] = [NowhereSink() for _ in Sinks._fields[1:]]
+        return Sinks(self._redis, *nowhere)
+
+
+def failure_of(error: BaseException, store: str | None) -> tuple[int, str]:
+    """The exit code with which a worker ends by `error`, and what it says; the supervisor decides by the code."""
+    is_away = any(map(_is_away, causes(error)))
+    for cause in causes(error):
+        if isinstance(cause, SourceError | SinkError):
+            return UNREACHABLE if is_away else FAILED, one_line(cause)
+        if isinstance(cause, CliError):
+            return cause.exit_code, one_line(cause)
+        if isinstance(cause, SnapshotError):
+            return FAILED, f"the state in {store} does not fit: {one_line(cause)}; ask `onhand recovery check`"
+    said = " ".join(f"{type(cause).__name__} {cause}" for cause in causes(error))
+    for signs, advice in STORE_TROUBLE.items():
+        if any(sign in said for sign in signs):
+            return FAILED, f"the state in {store} {advice}"
+    return BROKEN, f"the engine failed: {one_line(error)}"
+
+
+def _is_away(error: BaseException) -> bool:
+    """Whether what is reported may pass by itself, so that starting again later helps."""
+    if isinstance(error, AuthenticationError):
+        return False
+    return isinstance(error, SourceUnreachableError | SinkUnreachableError | PASSING)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the worker whose WorkerSpec can be read from the descriptor that is named; returns its exit code."""
+    with os.fdopen(int(arguments[0]), "rb") as pipe:
+        spec = msgspec.json.decode(pipe.read(), type=WorkerSpec)
+    debug = debug_wanted(os.environ)
+    configure_logs(debug=debug)
+    if spec.addresses:
+        structlog.contextvars.bind_contextvars(worker=spec.first + spec.process)
+    configuration, _ = read_configuration(None if spec.config is None else Path(spec.config), os.environ)
+    try:
+        with native_errors_apart():
+            _Worker(spec, configuration).run()
+    except BaseException as error:  # noqa: BLE001  # Bytewax panics with what is no Exception; it is told, and we end
+        code, said = failure_of(error, spec.store)
+        if debug:
+            traceback.print_exception(error)
+        if code in (UNREACHABLE, BROKEN):
+            log.error("worker failed", error=said)  # noqa: TRY400  # the trace is told with --debug
+        else:
+            print_note(f"onhand: {said}")
+        return code
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
