@@ -15,8 +15,13 @@ COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-
 TESTS ?= tests
 # what the demo is given: make demo DEMO="--seconds 10"
 DEMO ?=
+# the fault campaign: how many seeds, from which one on, one fault alone, a file for its table
+SEEDS ?= 10
+FIRST ?= 1
+ONLY ?=
+REPORT ?=
 
-.PHONY: help demo test properties check lock clean
+.PHONY: help demo test properties faults check lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +39,13 @@ properties: $(DEVELOPMENT) ## ten thousand random runs of the lanes against the 
 	$(BIN)/python -m pytest --hypothesis-profile=long tests/operators/test_lane_equals_oracle.py \
 		tests/operators/test_facts_equal_the_oracle.py tests/operators/test_rules_equal_the_oracle.py \
 		tests/operators/test_promises_hold.py
+
+faults: $(DEVELOPMENT) ## kills, freezes and cuts off real processes under load (SEEDS=200 FIRST=1 ONLY=drain REPORT=table.md)
+	@scripts/need java:default-jre-headless
+	@[ -d .cache/kafka ] || scripts/need mvn:maven
+	@$(BIN)/python -m bench.servers kafka-jars >/dev/null
+	$(BIN)/python -m tests.faults.campaign --seeds $(SEEDS) --first $(FIRST) $(if $(ONLY),--only $(ONLY)) \
+		$(if $(REPORT),--report $(REPORT))
 
 check: $(DEVELOPMENT) ## ruff, its formatter, mypy and the import rules
 	$(BIN)/ruff check

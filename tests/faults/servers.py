@@ -65,7 +65,7 @@ class Servers:
             client.config_set("maxmemory", "0")
             client.flushall()
             client.script_flush()
-        admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap_servers})
+        admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap_servers, "log_level": 2})
         names = {topic.name for topic in TOPICS}
         there = names & set(admin.list_topics(timeout=10).topics)
         if there:

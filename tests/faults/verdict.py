@@ -118,7 +118,7 @@ def judge(left: Left, rules: Rules, sent: Iterable[Raw]) -> Verdict:
     log = [
         record for record in left.topics[MOVEMENTS.name] if record.offset < left.read_up_to.get(record.partition, -1)
     ]
-    oracle = fold(map(_message, log), rules, dedupe_ms=72 * HOUR_MS)
+    oracle = fold(map(as_message, log), rules, dedupe_ms=72 * HOUR_MS)
     violations = [
         *_unread(left),
         *_not_in_the_log(left, sent),
@@ -142,7 +142,8 @@ def judge(left: Left, rules: Rules, sent: Iterable[Raw]) -> Verdict:
     )
 
 
-def _message(record: Found) -> Message:
+def as_message(record: Found) -> Message:
+    """The record as the oracle takes it."""
     origin = Origin("cluster", "topic-id", record.partition, MOVEMENTS.name)
     headers = list(record.headers) or None
     return Message(origin, record.offset, record.timestamp_ms, record.key, record.value, headers)
