@@ -2,14 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import structlog
 import typer
-from redis import Redis
-from redis.exceptions import RedisError
 
 from cli.configuration import Configuration, load_rules
 from cli.connections import cluster_of, kafka_admin, without_password
@@ -17,19 +13,17 @@ from cli.draining import Drain
 from cli.embedded import is_embedded, serving_redis
 from cli.failures import CliError, one_line
 from cli.rules_at_start import settle_rules
+from cli.state import Stored, reads_stdin, stored
 from cli.supervising import Supervisor, free_addresses
 from cli.watching import watching
 from cli.worker import WorkerSpec, now_ms
 from flows.board import Board
-from flows.store import FORMAT, PARTS, Meta, StoreError, create, is_new, locked, opened
 from schemas.rule_changes import document_of
 from schemas.rules import Rules
 from schemas.settings import Settings
-from sinks.redis_keys import last_incarnation
 from sinks.redis_pipeline import PipelineBounds, RedisPipeline
 from sinks.slots import SinkError
 from sinks.ticks import KafkaTicks, RedisStreamTicks, Timekeeper
-from sources.jsonl import STDIN
 
 REDIS_SECONDS_MAX: Final = 5.0
 
@@ -96,48 +90,6 @@ def run_availability(configuration: Configuration, cluster: Cluster = ALONE, *, 
     log.info("ended", drained=draining(), restarts=supervisor.restarts)
 
 
-class Stored(NamedTuple):
-    """The state of a run: where it is kept (None: nowhere), the descriptor that locks it, and its incarnation."""
-
-    path: Path | None
-    lock: int | None
-    incarnation: int
-
-
-@contextmanager
-def stored(configuration: Configuration, redis_url: str) -> Iterator[Stored]:
-    """The store of these settings, made where there is none; CliError where a flow cannot go on from it.
-
-    Standard input cannot be read again, so there is nothing to keep of it.
-    """
-    settings = configuration.settings
-    if reads_stdin(settings):
-        yield Stored(None, None, new_incarnation(redis_url, settings.redis.prefix))
-        return
-    path = configuration.at(settings.state.path)
-    try:
-        if is_new(path):
-            create(path, new_meta(configuration, redis_url))
-        with locked(path) as lock:
-            yield Stored(path, lock, opened(path, settings.state.lanes).incarnation)
-    except StoreError as error:
-        raise CliError(one_line(error)) from error
-
-
-def new_meta(configuration: Configuration, redis_url: str, machine: int = 0, machines: int = 1) -> Meta:
-    """What a store that is made now is for."""
-    settings = configuration.settings
-    return Meta(
-        format=FORMAT,
-        lanes=settings.state.lanes,
-        incarnation=new_incarnation(redis_url, settings.redis.prefix),
-        parts=PARTS,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        machines=machines,
-        machine=machine,
-    )
-
-
 def reach(configuration: Configuration, redis_url: str) -> None:
     """Kafka, where it is used, and Redis answer; CliError within seconds where one does not."""
     settings = configuration.settings
@@ -149,11 +101,6 @@ def reach(configuration: Configuration, redis_url: str) -> None:
         pipeline.close()
     except SinkError as error:
         raise CliError(one_line(error)) from error
-
-
-def reads_stdin(settings: Settings) -> bool:
-    """Whether the input is a pipe, which nobody can read twice."""
-    return settings.input.kind == "jsonl" and settings.input.topic == STDIN
 
 
 @contextmanager
@@ -194,17 +141,6 @@ def _specs(whole: _Whole, board: Board, rules: Rules, *, accept_truncated: bool)
         )
         for process in range(cluster.workers)
     ]
-
-
-def new_incarnation(redis_url: str, prefix: str) -> int:
-    """Greater than any that Redis was told of: a state made anew overwrites what an earlier one wrote."""
-    with Redis.from_url(redis_url, socket_timeout=REDIS_SECONDS_MAX) as client:
-        try:
-            return max(now_ms() // 1000, last_incarnation(client, prefix) + 1)
-        except RedisError as error:
-            raise CliError(
-                f"Redis does not tell the last incarnation ({one_line(error)}); look into its log"
-            ) from error
 
 
 def _ticking(settings: Settings, redis_url: str) -> AbstractContextManager[object]:

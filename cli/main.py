@@ -18,6 +18,7 @@ from cli import (
     heartbeat,
     load,
     rebuild,
+    recovery,
     rules,
     rules_diff,
     run,
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 run_app = typer.Typer(no_args_is_help=True, help="Run a flow until it is told to stop.")
 topics_app = typer.Typer(no_args_is_help=True, help="The Kafka topics.")
+recovery_app = typer.Typer(no_args_is_help=True, help="The store that a flow goes on from.")
 rules_app = typer.Typer(no_args_is_help=True, help="The rules of a running flow.")
 rebuild_app = typer.Typer(no_args_is_help=True, help="Make anew what was lost.")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure on this machine, checked by an oracle.")
@@ -66,6 +68,9 @@ add(app, check.check, check.EXAMPLES)
 add(app, doctor.doctor, doctor.EXAMPLES)
 app.add_typer(topics_app, name="topics")
 add(topics_app, topics.create, topics.EXAMPLES)
+app.add_typer(recovery_app, name="recovery")
+add(recovery_app, recovery.create, recovery.CREATE_EXAMPLES)
+add(recovery_app, recovery.check, recovery.CHECK_EXAMPLES)
 app.add_typer(rules_app, name="rules")
 add(rules_app, rules.push, rules.PUSH_EXAMPLES)
 add(rules_app, rules.show, rules.SHOW_EXAMPLES)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from bench.oracle import Message, Oracle
 from operators.lane import Lane, LaneSettings
-from operators.route import route
+from operators.route import Item, route
 from operators.rules import RuleBook
-from schemas.batches import Batch, Mark
+from schemas.batches import Batch
 from schemas.outputs import Availability, Divergence, LaneResult, Replenishment, Reservation, ShadowDifference
 from schemas.rules import Rules
 from tests.movement_strategies import AS_OF_MS, DEDUPE_MS, Logs
@@ -72,7 +72,7 @@ class Run:
         self._settings = LaneSettings(lanes, INCARNATION, dedupe_ms, as_of_ms)
         self._lanes = [Lane(number, self._book, self._settings, self._shadow) for number in range(lanes)]
         self._read = [0] * len(logs)
-        self._waiting: list[list[Batch | Mark]] = [[] for _ in range(lanes)]
+        self._waiting: list[list[Item]] = [[] for _ in range(lanes)]
         self._saved: tuple[list[bytes], list[int], Counter[str]] | None = None
         self.order: list[Message] = []  # as they were read
         self.availability: dict[str, Availability] = {}  # as a reader of Redis sees it
