@@ -1,8 +1,11 @@
 """What Redis has lost is noticed, asked for once, and there again when the sentinel says so."""
 
 import contextlib
+import socket
+import socketserver
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -299,6 +302,37 @@ def test_a_flow_that_died_in_the_middle_of_a_refill_begins_it_anew(
     again.close()
 
 
+def test_a_flow_that_was_taken_for_dead_cannot_complete_the_refill_of_its_successor(
+    flow: Flow, client: Redis, embedded: EmbeddedRedis
+) -> None:
+    """What it has written may be lost by now."""
+    client.flushall()
+    flow.second()
+    flow.refill()
+    client.flushall()
+    successor = Flow(embedded.url)
+    successor.settle()
+    flow.settle()
+    assert not set(client.hgetall(SENTINEL).values()) & set(right(client).values())
+    successor.close()
+
+
+def test_a_flow_looks_before_its_first_result(embedded: EmbeddedRedis, client: Redis) -> None:
+    """So that the lanes hear of it while they begin."""
+    flow = Flow(embedded.url)
+    until(lambda: client.hlen(SENTINEL) == SLOTS)
+    flow.close()
+
+
+def test_a_new_connection_is_looked_at_at_once(flow: Flow, client: Redis) -> None:
+    """It is how most losses begin."""
+    client.delete(SENTINEL)
+    client.client_kill_filter(_type="normal", skipme=True)
+    flow.write(0, "SKU-0-0", version=2)
+    flow.settle()
+    assert flow.asked == 2 * SLOTS
+
+
 def test_another_state_asks_for_a_refill(flow: Flow, embedded: EmbeddedRedis) -> None:
     """What an older incarnation wrote says nothing about this one."""
     other = Flow(embedded.url, incarnation=INCARNATION + 1)
@@ -353,9 +387,7 @@ def test_a_server_that_took_the_content_of_another_is_noticed(monkeypatch: pytes
             for key, value in client.hgetall(SENTINEL).items():
                 old.hset(SENTINEL, key, value)  # a backup that knows this process
         client.replicaof("127.0.0.1", str(other.port))
-        deadline = time.monotonic() + 20
-        while client.info("replication")["master_link_status"] != "up" and time.monotonic() < deadline:
-            time.sleep(0.05)
+        until(lambda: client.info("replication")["master_link_status"] == "up")
         assert skus(client) == 0
         client.replicaof("NO", "ONE")
         flow.second()
@@ -411,16 +443,88 @@ def test_a_broken_connection_alone_is_no_loss(flow: Flow, client: Redis) -> None
     assert flow.asked == SLOTS
 
 
-def test_a_connection_that_breaks_while_a_loss_is_told_hides_nothing(flow: Flow, client: Redis) -> None:
-    """The look that had marked the loss comes a second time, and finds its own mark."""
-    client.flushall()
-    client.client_pause(300, all=True)
-    flow.now_ms += 1000
-    flow.write(0)
-    client.client_kill_filter(_type="normal", skipme=True)
-    flow.settle()
-    flow.settle()
-    assert_asked_once_and_healed(flow, client)
+def test_a_loss_whose_telling_was_lost_is_told_again(flow: Flow, client: Redis, embedded: EmbeddedRedis) -> None:
+    """The look that marked it comes a second time on a new connection, and finds its own mark."""
+    flow.close()
+    with deafening(embedded) as proxy:
+        flow = Flow(proxy.url)
+        flow.settle()
+        client.flushall()
+        flow.second()
+        flow.settle()
+        assert flow.asked == SLOTS
+        client.flushall()
+        proxy.is_deaf = True
+        flow.now_ms += 1000
+        flow.write(0)
+        until(lambda: client.hlen(SENTINEL) == SLOTS)
+        proxy.hang_up()
+        proxy.is_deaf = False
+        flow.settle()
+        assert (flow.asked, flow.sink.counters.reconnects) == (2 * SLOTS, 1)
+        flow.close()
+
+
+class _Carrying(socketserver.BaseRequestHandler):
+    """One connection through the proxy, both ways."""
+
+    def handle(self) -> None:
+        proxy: Proxy = self.server  # type: ignore[assignment]
+        with socket.socket(socket.AF_UNIX) as server:
+            server.connect(proxy.behind)
+            proxy.ends += (self.request, server)
+            asking = threading.Thread(target=self.carry, args=(self.request, server))
+            asking.start()
+            self.carry(server, self.request)
+            asking.join()
+
+    def carry(self, from_: socket.socket, to: socket.socket) -> None:
+        """Pass on what comes, until one end hangs up."""
+        with contextlib.suppress(OSError):
+            while data := from_.recv(65536):
+                if from_ is self.request or not self.server.is_deaf:  # type: ignore[attr-defined]
+                    to.sendall(data)
+        for end in (from_, to):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+class Proxy(socketserver.ThreadingTCPServer):
+    """Stands between a sink and its server; what the server says is dropped while it is deaf."""
+
+    def __init__(self, behind: str) -> None:
+        self.is_deaf = False
+        self.behind = behind
+        self.ends: tuple[socket.socket, ...] = ()
+        super().__init__(("127.0.0.1", 0), _Carrying)
+        self.url = f"redis://127.0.0.1:{self.server_address[1]}/0"
+
+    def hang_up(self) -> None:
+        """Break all connections."""
+        for end in self.ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        self.ends = ()
+
+
+@contextlib.contextmanager
+def deafening(server: EmbeddedRedis) -> Iterator[Proxy]:
+    """Run a proxy in front of `server`."""
+    with Proxy(server.url.removeprefix("unix://")) as proxy:
+        threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        try:
+            yield proxy
+        finally:
+            proxy.hang_up()
+            proxy.shutdown()
+
+
+def until(is_so: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_looking_does_not_wait_for_a_slow_redis(flow: Flow, client: Redis) -> None:
@@ -446,8 +550,10 @@ def test_looking_is_held_up_by_a_read_only_server_no_longer_than_the_bound(
     client.delete(SENTINEL)
     client.replicaof("127.0.0.1", "1")
     try:
+        impatient = Flow(embedded.url, PipelineBounds(retry_seconds_max=0.3))
         with pytest.raises(SinkError, match=r"refuses writes \(READONLY"):
-            Flow(embedded.url, PipelineBounds(retry_seconds_max=0.3)).settle()
+            impatient.settle()
+        impatient.close()
     finally:
         client.replicaof("NO", "ONE")
     flow.second()
