@@ -303,18 +303,20 @@ def test_a_flow_that_died_in_the_middle_of_a_refill_begins_it_anew(
 
 
 def test_a_flow_that_was_taken_for_dead_cannot_complete_the_refill_of_its_successor(
-    flow: Flow, client: Redis, embedded: EmbeddedRedis
+    embedded: EmbeddedRedis, client: Redis
 ) -> None:
-    """What it has written may be lost by now."""
-    client.flushall()
-    flow.second()
-    flow.refill()
+    """Each knows what it has written itself, and nothing of the other."""
+    flow = Flow(embedded.url)
+    flow.settle()
     client.flushall()
     successor = Flow(embedded.url)
     successor.settle()
+    assert (flow.asked, successor.asked) == (SLOTS, SLOTS)
+    flow.refill()
     flow.settle()
     assert not set(client.hgetall(SENTINEL).values()) & set(right(client).values())
     successor.close()
+    flow.close()
 
 
 def test_a_flow_looks_before_its_first_result(embedded: EmbeddedRedis, client: Redis) -> None:
