@@ -1,12 +1,13 @@
 """The fault campaign: `make faults SEEDS=n`. Seeded load and seeded faults against real processes, and the oracle."""
 
 import argparse
-import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import Final
+from types import FrameType
+from typing import Final, NoReturn
 
 import msgspec
 
@@ -17,6 +18,7 @@ from tests.faults.striking import Run, SeedResult
 
 DONE: Final = 0
 FOUND_SOMETHING: Final = 1
+INTERRUPTED: Final = 130
 
 
 def main(arguments: list[str]) -> int:
@@ -107,6 +109,11 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
+def _end(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """SIGTERM as Ctrl-C: everything that was started is ended on the way out."""
+    raise SystemExit(INTERRUPTED)
+
+
 if __name__ == "__main__":
-    os.environ.pop("PYTHONPATH", None)
+    signal.signal(signal.SIGTERM, _end)
     sys.exit(main(sys.argv[1:]))

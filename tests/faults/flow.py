@@ -1,6 +1,5 @@
 """The flow under test: `onhand run availability` as a user starts it, its worker processes, and how it is hurt."""
 
-import functools
 import os
 import signal
 import subprocess
@@ -27,15 +26,6 @@ class ViolationError(AssertionError):
     """Something that must hold did not."""
 
 
-@functools.cache
-def has_processes() -> bool:
-    """Whether this onhand supervises worker processes and keeps its state."""
-    done = subprocess.run(
-        [ONHAND, "run", "availability", "--help"], check=True, capture_output=True, text=True, timeout=60
-    )
-    return "--workers" in done.stdout
-
-
 class Flow:
     """One flow in a folder of its own, over all its starts; it ends with the thread that starts it."""
 
@@ -49,7 +39,7 @@ class Flow:
 
     def start(self, workers: int) -> None:
         """Start it; returns at once."""
-        command = [ONHAND, "run", "availability", *(("--workers", str(workers)) if has_processes() else ())]
+        command = [ONHAND, "run", "availability", "--workers", str(workers)]
         paths = [str(HOOKS), *filter(None, [os.environ.get("PYTHONPATH")])]
         variables = environment(self._settings) | {
             "PYTHONPATH": os.pathsep.join(paths),
@@ -75,18 +65,16 @@ class Flow:
             raise ViolationError(f"the flow ended by itself with exit code {self.exit_code}: {self.log_tail()}")
 
     def workers(self) -> list[psutil.Process]:
-        """Its worker processes that are alive; where there are none by design, itself."""
+        """Its worker processes that are alive."""
         try:
-            own = psutil.Process(self._pid)
-            if not has_processes():
-                return [own]
-            return [child for child in own.children(recursive=True) if _is_worker(child)]
+            children = psutil.Process(self._pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
+        return [child for child in children if _is_worker(child)]
 
     def kill(self) -> list[psutil.Process]:
         """SIGKILL the command itself; returns its workers, which nobody has told."""
-        workers = self.workers() if has_processes() else []
+        workers = self.workers()
         self._signal(signal.SIGKILL)
         self._wait(GONE_SECONDS_MAX)
         return workers

@@ -28,7 +28,6 @@ FaultKind = Literal[
     "redis emptied by a restart",
 ]
 FAULTS: Final[tuple[FaultKind, ...]] = FaultKind.__args__  # type: ignore[attr-defined]  # of a Literal
-NEEDS_PROCESSES: Final = frozenset({"worker frozen", "store damaged", "disk full"})  # and a store that is kept
 RESTARTS: Final = frozenset({"drain", "rescale", "supervisor killed", "store damaged", "disk full"})
 STORE: Final = frozenset({"store damaged", "disk full"})
 SELDOM: Final = frozenset({"kafka killed", "worker frozen", *STORE})  # slow: only as the first fault of a seed

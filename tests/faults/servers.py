@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Final, Self
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from redis import Redis
 
@@ -75,6 +75,21 @@ class Servers:
                 lambda: not names & set(admin.list_topics(timeout=10).topics), TOPIC_SECONDS_MAX, "old topics to go"
             )
         create_topics(self.kafka.bootstrap_servers, partitions)
+        wait_until(self._all_partitions_answer, TOPIC_SECONDS_MAX, "leaders of the new topics")
+
+    def _all_partitions_answer(self) -> bool:
+        """Topics just made have no leaders yet; what a start makes of that is not what is looked at here."""
+        consumer = Consumer({"bootstrap.servers": self.kafka.bootstrap_servers, "group.id": "new", "log_level": 2})
+        try:
+            known = consumer.list_topics(timeout=10).topics
+            for topic in TOPICS:
+                for number in known[topic.name].partitions:
+                    consumer.get_watermark_offsets(TopicPartition(topic.name, number), timeout=10)
+        except (KafkaException, KeyError):
+            return False
+        finally:
+            consumer.close()
+        return True
 
     def __enter__(self) -> Self:
         properties = self.kafka.directory / "server.properties"

@@ -9,7 +9,7 @@ from schemas.complaints import Complaint, read_toml
 from schemas.movements import Decoded, decode
 from schemas.rules import rules_from
 from tests.faults.load import load, rules_text
-from tests.faults.schedule import FAULTS, NEEDS_PROCESSES, STORE, draw
+from tests.faults.schedule import FAULTS, draw
 
 NOW_MS = 1_795_219_200_000
 SEEDS = range(1, 201)
@@ -29,7 +29,6 @@ def test_every_fault_strikes_as_often_as_the_others() -> None:
     """The first fault of a seed goes round; together with the others drawn, each has its share of 200 seeds."""
     met = [fault.kind for seed in SEEDS for fault in draw(seed).faults]
     assert all(met.count(kind) >= len(SEEDS) // len(FAULTS) for kind in FAULTS)
-    assert set(met) >= NEEDS_PROCESSES | STORE
 
 
 @pytest.mark.parametrize("kind", FAULTS)

@@ -47,11 +47,12 @@ class Found(NamedTuple):
 
 
 class Left(NamedTuple):
-    """Everything that a run left behind, and how far it had read when it ended (by partition)."""
+    """Everything that a run left behind; by partition how far it had read in the end, and what the group was told."""
 
     topics: dict[str, list[Found]]
     redis: dict[str, dict[str, str]]
-    read_up_to: dict[int, int]
+    read_up_to: Mapping[int, int]
+    told_group: Mapping[int, int]
 
 
 class Verdict(msgspec.Struct):
@@ -65,8 +66,8 @@ class Verdict(msgspec.Struct):
     written_again: int  # records on topics out that repeat an earlier one
 
 
-def what_is_left(bootstrap_servers: str, redis_url: str, group: str) -> Left:
-    """Read it all."""
+def what_is_left(bootstrap_servers: str, redis_url: str, group: str, read_up_to: Mapping[int, int]) -> Left:
+    """Read it all; how far the flow has read is known to whoever watched it."""
     consumer = Consumer(
         {"bootstrap.servers": bootstrap_servers, "group.id": group, "enable.auto.commit": False, "log_level": 2}
     )
@@ -83,7 +84,7 @@ def what_is_left(bootstrap_servers: str, redis_url: str, group: str) -> Left:
                 pipeline.hgetall(key)
             hashes = pipeline.execute()
     redis = {key.removeprefix("avail:"): fields for key, fields in zip(keys, hashes, strict=True)}
-    return Left(topics, redis, {place.partition: place.offset for place in committed})
+    return Left(topics, redis, read_up_to, {place.partition: place.offset for place in committed})
 
 
 def _read_topics(consumer: Consumer, names: list[str]) -> dict[str, list[Found]]:
@@ -157,11 +158,19 @@ def _event_id(record: Found) -> bytes | None:
 
 
 def _unread(left: Left) -> Iterable[str]:
-    """Facts behind the place where the drained flow says that it stopped; ticks come for ever."""
+    """Facts behind the place where the drained flow has stopped; ticks come for ever."""
     for record in left.topics[MOVEMENTS.name]:
         if record.offset >= left.read_up_to.get(record.partition, -1) and record.key:
             yield f"I3: partition {record.partition} was read up to {left.read_up_to}, {record.offset} is a fact"
             return
+
+
+def group_differs(left: Left) -> Iterable[str]:
+    """Whether lag tools were told where the flow has stopped."""
+    read = {partition: offset for partition, offset in left.read_up_to.items() if offset}
+    told = {partition: left.told_group.get(partition) for partition in read}
+    if told != read:
+        yield f"I9: the group was told {told}, the flow has read up to {read}"
 
 
 def _not_in_the_log(left: Left, sent: Iterable[Raw]) -> Iterable[str]:
