@@ -73,7 +73,8 @@ def _line(result: SeedResult) -> str:
     return (
         f"seed {result.seed}: {verdict} in {result.seconds:.0f} s, {result.starts} starts; {faults}; "
         f"{result.messages} records, {result.duplicates} duplicates, {result.dead_letters} dead letters, "
-        f"{result.crossings} crossings, {result.written_again} written again, {result.reads} reads"
+        f"{result.crossings} crossings, {result.written_again} written again, {result.writes} writes, "
+        f"{result.reads} reads"
     )
 
 

@@ -15,21 +15,12 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from sinks.redis_keys import INCARNATION, VERSION
+from tests.faults.writes import StepBack
 
 READS_AT_ONCE: Final = 64
 PAUSE_SECONDS: Final = 0.02
 KEYS_EVERY_SECONDS: Final = 1.0
 ANSWER_SECONDS_MAX: Final = 2.0
-
-
-class StepBack(msgspec.Struct, frozen=True):
-    """A reader saw `then` and later `now`, each (incarnation, version); `was_gone`: nothing at all in between."""
-
-    key: str
-    then: tuple[int, int]
-    now: tuple[int, int]
-    was_gone: bool
-    at: float
 
 
 class ReaderReport(msgspec.Struct):
@@ -82,7 +73,7 @@ class _Reader:
         self.report.values += 1
         then = self._seen.get(key, now)
         if now < then:
-            self.report.steps_back.append(StepBack(key, then, now, key in self._gone, time.time()))
+            self.report.steps_back.append(StepBack(key, then, now, key in self._gone))
         self._seen[key] = max(then, now)
         self._gone.discard(key)
         self.report.keys = len(self._seen)

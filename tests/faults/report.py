@@ -29,6 +29,7 @@ def markdown(results: Sequence[SeedResult], command: str) -> str:
         f"`{command}`, {datetime.now(UTC):%Y-%m-%d}: {len(results)} seeds, {messages:_} records in the logs, "
         f"{sum(result.crossings for result in results):_} crossings, "
         f"{sum(result.written_again for result in results):_} records written again, "
+        f"{sum(result.writes for result in results):_} writes to Redis looked at, "
         f"{sum(result.reads for result in results):_} values read meanwhile, "
         f"{sum(len(result.violations) for result in results)} violations"
         + (f" (seeds {', '.join(map(str, failed))})." if failed else "."),

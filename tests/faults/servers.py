@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -16,6 +17,7 @@ from bench.drain import Raw, create_topics, wait_until
 from bench.servers import KafkaBroker, RedisServer, free_port
 from schemas.topics import MOVEMENTS, TOPICS
 from tests.faults.proxy import Proxy
+from tests.faults.writes import begin_anew
 
 TOPIC_SECONDS_MAX: Final = 30.0
 FLUSH_SECONDS_MAX: Final = 60.0
@@ -31,7 +33,7 @@ class Servers:
 
     def __init__(self) -> None:
         self.kafka = KafkaBroker()
-        self.redis = RedisServer()
+        self.redis = RedisServer({"auto-aof-rewrite-percentage": "0"})  # what was written can be looked at
         self._kafka_behind = free_port()
         self._kafka_front = free_port()
         self._redis_front = free_port()
@@ -46,6 +48,11 @@ class Servers:
     def redis_through_proxy(self) -> str:
         """Redis' address by way of the proxy."""
         return f"redis://127.0.0.1:{self._redis_front}/0"
+
+    @property
+    def redis_writes(self) -> Path:
+        """Where Redis keeps its append-only files."""
+        return self.redis.directory / "appendonlydir"
 
     def kafka_proxy(self, chance: random.Random) -> Proxy:
         """A proxy in front of the broker."""
@@ -65,6 +72,7 @@ class Servers:
             client.config_set("maxmemory", "0")
             client.flushall()
             client.script_flush()
+            begin_anew(client)
         admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap_servers, "log_level": 2})
         names = {topic.name for topic in TOPICS}
         there = names & set(admin.list_topics(timeout=10).topics)

@@ -31,6 +31,7 @@ from tests.faults.reader import ReaderReport
 from tests.faults.schedule import Fault, FaultKind, Schedule
 from tests.faults.servers import Sending, Servers
 from tests.faults.verdict import group_differs, judge, what_is_left
+from tests.faults.writes import Writes
 
 PREFIX: Final = "avail:"
 BEGIN_SECONDS_MAX: Final = 60.0
@@ -72,6 +73,7 @@ class SeedResult(msgspec.Struct):
     crossings: int = 0
     written_again: int = 0
     reads: int = 0
+    writes: int = 0
     starts: int = 0
 
 
@@ -102,6 +104,7 @@ class Run:
         self._proxies: dict[str, Proxy] = {}
         self._reader: subprocess.Popen[bytes] | None = None
         self._is_judged = False
+        self._writes = Writes(PREFIX)
         self.result = SeedResult(schedule.seed)
 
     def run(self) -> SeedResult:
@@ -240,6 +243,10 @@ class Run:
 
     def _judge(self, rules: Rules, sending: Sending) -> None:
         servers = self._servers
+        self._writes.take(servers.redis_writes)
+        if back := self._writes.steps_back:
+            self.result.violations.append(f"I4: {len(back)} writes stepped back, first {back[0]}")
+        self.result.writes = self._writes.count
         read_up_to = {partition: self._cells[partition] for partition in range(self._schedule.load.partitions)}
         left = what_is_left(servers.kafka.bootstrap_servers, servers.redis.url, self._group, read_up_to)
         verdict = judge(left, rules, sending.acknowledged)
@@ -446,7 +453,8 @@ class Run:
         redis.kill()
         struck.struck = 1
         if fault.kind == "redis emptied by a restart":
-            shutil.rmtree(redis.directory / "appendonlydir")
+            self._writes.take(self._servers.redis_writes)
+            shutil.rmtree(self._servers.redis_writes)
         self._meanwhile(fault)
         redis.start()
         since_ms = _now_ms()
