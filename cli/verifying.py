@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import islice
-from typing import Final, Protocol, cast
+from typing import Final, NamedTuple, Protocol, cast
 
 import msgspec
 from confluent_kafka import Message
@@ -21,6 +21,7 @@ from cli.get import freshness
 from cli.kafka_log import KafkaLog
 from cli.pacing import Progress
 from cli.replaying import Movements, Replayed, lane_of_all, opened_movements, replay, skus_of, stand_of
+from schemas.outputs import Availability
 from schemas.settings import RedisSettings
 from schemas.topics import AVAILABILITY
 from sinks.redis_keys import availability_key, parse_promises, read_health
@@ -248,21 +249,27 @@ class RedisView:
             return [_shown(answer) for answer in pipeline.execute(raise_on_error=False)]
 
 
+class _Last(NamedTuple):
+    """The last record of a SKU: what it shows, which state wrote it, and the partition that it stands in."""
+
+    found: Stand | Unreadable
+    incarnation: int
+    partition: int
+
+
 class TopicView:
-    """The last record of each SKU in inventory.availability."""
+    """The last record of each SKU in inventory.availability; in another partition, the newest counts."""
 
     where: Place = "topic"
 
     def __init__(self, log: KafkaLog) -> None:
         self._log = log
         self._next: dict[int, int] = {}
-        self._shown: dict[str, Found] = {}
-        self._incarnations: dict[str, int] = {}
+        self._last: dict[str, _Last] = {}
         self._left_over = 0
-        with Progress(
-            "availability records read", sum(each.end - each.first for each in log.extents().values())
-        ) as bar:
-            self._read_on(lambda: bar.advance(counts=True))
+        records = sum(extent.end - extent.first for extent in log.extents().values())
+        with Progress("availability records read", records) as progress:
+            self._read_on(lambda: progress.advance(counts=True))
 
     def refresh(self) -> None:
         """As in `View`."""
@@ -274,36 +281,45 @@ class TopicView:
 
     def found(self, skus: Sequence[str]) -> Iterator[tuple[str, Found]]:
         """As in `View`."""
-        return ((sku, self._shown.get(sku)) for sku in skus)
+        return ((sku, self._last[sku].found if sku in self._last else None) for sku in skus)
 
     def others(self, known: Container[str]) -> Iterator[tuple[str, Found]]:
         """As in `View`; what older states alone have written is left over from another log, and nobody reads it."""
-        greatest = max(self._incarnations.values(), default=0)
-        for sku, found in self._shown.items():
+        greatest = max((last.incarnation for last in self._last.values()), default=0)
+        for sku, last in self._last.items():
             if sku in known:
                 continue
-            if self._incarnations[sku] < greatest and not isinstance(found, Unreadable):
+            if last.incarnation < greatest and isinstance(last.found, Stand):
                 self._left_over += 1
             else:
-                yield sku, found
+                yield sku, last.found
 
     def _read_on(self, advance: Callable[[], None]) -> None:
         for partition, extent in self._log.extents().items():
             first = max(extent.first, self._next.get(partition, 0))
             for messages in self._log.read(partition, first, extent.end):
                 for message in messages:
-                    self._take(message)
+                    self._take(message, partition)
                     advance()
             self._next[partition] = extent.end
 
-    def _take(self, message: Message) -> None:
+    def _take(self, message: Message, partition: int) -> None:
         sku = (message.key() or b"").decode(errors="replace")
-        record = availability_of(message)
+        record, last = availability_of(message), self._last.get(sku)
         if record is None:
-            self._shown.pop(sku, None)
-            return
-        self._shown[sku] = record if isinstance(record, Unreadable) else stand_of(record)
-        self._incarnations[sku] = incarnation_of(message) if isinstance(record, Unreadable) else record.incarnation
+            if last is not None and last.partition == partition:
+                del self._last[sku]
+        elif isinstance(record, Unreadable):
+            self._last[sku] = _Last(record, incarnation_of(message), partition)
+        elif last is None or last.partition == partition or _is_newer(record, last):
+            self._last[sku] = _Last(stand_of(record), record.incarnation, partition)
+
+
+def _is_newer(record: Availability, last: _Last) -> bool:
+    """Whether a record of another partition outdoes the last one; what cannot be read is kept, to be told."""
+    if isinstance(last.found, Unreadable):
+        return False
+    return (record.incarnation, record.version) > (last.incarnation, last.found.version)
 
 
 def _shown(answer: object) -> Found:

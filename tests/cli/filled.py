@@ -94,7 +94,8 @@ def hashes_of(client: Redis) -> Hashes:
 
 def publish(servers: Servers, records: Iterable[Availability | tuple[str, bytes | None]]) -> None:
     """Writes records to inventory.availability; a pair is a key and its bytes as they are."""
-    producer = Producer({"bootstrap.servers": servers.kafka, "linger.ms": 20})
+    settings = {"bootstrap.servers": servers.kafka, "linger.ms": 20, "partitioner": "murmur2_random"}  # as the flow's
+    producer = Producer(settings)
     for record in records:
         key, value = record if isinstance(record, tuple) else (record.sku, AVAILABILITY.encode(record))
         producer.produce(AVAILABILITY.name, value, key)
