@@ -118,10 +118,10 @@ def _look(comparison: "Comparison", views: list[View]) -> None:
                 comparison.judge(view.where, sku, found)
 
 
-def _wait(comparison: "Comparison", views: list[View], clock: Callable[[], float] = time.monotonic) -> None:
+def _wait(comparison: "Comparison", views: list[View]) -> None:
     """For what is behind, or not there yet: a flow that runs brings it within moments."""
-    deadline = clock() + BEHIND_SECONDS_MAX
-    while comparison.open and clock() < deadline:
+    deadline = time.monotonic() + BEHIND_SECONDS_MAX
+    while comparison.open and time.monotonic() < deadline:
         time.sleep(LOOK_AGAIN_SECONDS)
         for view in views:
             if skus := [sku for where, sku in comparison.open if where == view.where]:
