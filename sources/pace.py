@@ -52,6 +52,7 @@ class PacedPartition(StatefulSourcePartition[Batch | Mark | Wake, StateT]):
         self._slot = slot
         self._wakes = around.wakes and slot == FIRST_SLOT
         self._wake_due = self._wakes
+        self._woken_at_end = False  # once: where epochs are short, each look begins one
         self._marked_ms: int | None = None
         self._idle = False
         self._ended = False
@@ -76,10 +77,10 @@ class PacedPartition(StatefulSourcePartition[Batch | Mark | Wake, StateT]):
     def next_batch(self) -> Sequence[Batch | Mark | Wake]:
         """What has arrived, and marks where a second has passed; raises StopIteration after the last marks."""
         self._around.beat()
-        if self._ended and not self._wake_due:
+        if self._ended and (not self._wake_due or self._woken_at_end):
             raise StopIteration
         if self._wake_due:
-            self._wake_due = False
+            self._wake_due, self._woken_at_end = False, self._ended
             return [Wake(), *self._next_batch()]
         return self._next_batch()
 

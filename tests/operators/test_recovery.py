@@ -1,0 +1,169 @@
+"""After a restore: what was applied is not applied again, what may be lost is told again, and old formats are read."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from operators.lane import Lane, LaneHooks, LaneMaking, LaneSettings, _LaneLogic
+from operators.rules import RuleBook
+from operators.snapshots import SnapshotError, pack, unpack
+from schemas.batches import Batch, Mark, Wake
+from schemas.outputs import Availability
+from tests.stories import BEGIN_MS, LOG, RULES
+
+SETTINGS = LaneSettings(1, incarnation=7, dedupe_ms=3_600_000)
+FIRST_FORMAT = Path(__file__).parent / "snapshots" / "lane-format-1.bin"
+
+
+def record(number: int, sku: str, kind: str = "received", quantity: int = 5) -> bytes:
+    """One movement as it stands in the log."""
+    time = f"2026-11-21T00:00:{number % 60:02}Z"
+    body = {"id": str(number), "source": "wms", "kind": kind, "sku": sku, "location": "east", "quantity": quantity}
+    return msgspec.json.encode({**body, "time": time})
+
+
+def log_of(*payloads: bytes, first: int = 0) -> Batch:
+    """A piece of the log, from offset `first` on."""
+    count = len(payloads)
+    keys = [msgspec.json.decode(payload)["sku"].encode() for payload in payloads]
+    return Batch(LOG, list(range(first, first + count)), [BEGIN_MS] * count, keys, list(payloads))
+
+
+def lane() -> Lane:
+    """A lane that knows nothing yet."""
+    return Lane(0, RuleBook(RULES), SETTINGS)
+
+
+def restored(blob: bytes) -> Lane:
+    """A lane as it was."""
+    return Lane.restore(0, blob, RuleBook(RULES), SETTINGS)
+
+
+HISTORY = [record(0, "A"), record(1, "B"), record(2, "A", "shipped", 2)]
+
+
+def test_what_was_applied_is_skipped() -> None:
+    """Ids are forgotten after their horizon, and dead letters have none: only the offset tells what was applied."""
+    before = lane()
+    before.apply([log_of(*HISTORY, b'{"sku":"A"}')])
+    blob = before.snapshot()
+
+    after = restored(blob)
+    result = after.apply([log_of(*HISTORY, b'{"sku":"A"}')])
+
+    assert (result.applied, result.duplicates, result.dead_letters, result.thresholds) == (0, 0, [], [])
+    assert after.snapshot() == blob
+
+
+def test_what_may_never_have_got_out_is_told_again() -> None:
+    """A SKU whose records are in the state already is published as it is, though nothing changes."""
+    before = lane()
+    told = {record.sku: record for record in before.apply([log_of(*HISTORY)]).availability}
+
+    again = restored(before.snapshot()).apply([log_of(*HISTORY[:2])]).availability
+
+    assert {record.sku: record for record in again} == told
+
+
+def test_a_lane_of_another_state_is_refused() -> None:
+    """Blobs of two states would be two truths about versions."""
+    blob = lane().snapshot()
+    with pytest.raises(SnapshotError, match="incarnation = 7, this run 8"):
+        Lane.restore(0, blob, RuleBook(RULES), SETTINGS._replace(incarnation=8))
+    with pytest.raises(SnapshotError, match="lanes = 1, this run 2"):
+        Lane.restore(0, blob, RuleBook(RULES), SETTINGS._replace(lanes=2))
+    with pytest.raises(SnapshotError, match="lane = 0, this run 1"):
+        Lane.restore(1, blob, RuleBook(RULES), SETTINGS)
+
+
+def test_a_damaged_or_newer_blob_is_refused() -> None:
+    """Wherever a bit has flipped; and a format of the future is named."""
+    before = lane()
+    before.apply([log_of(*HISTORY)])
+    blob = before.snapshot()
+    for at in range(0, len(blob), 7):
+        damaged = blob[:at] + bytes([blob[at] ^ 4]) + blob[at + 1 :]
+        with pytest.raises(SnapshotError):
+            unpack(damaged)
+    with pytest.raises(SnapshotError, match="format 9"):
+        unpack(blob[:4] + b"\x09\x00" + blob[6:])
+    assert unpack(pack({"a": 1})) == {"a": 1}
+
+
+def test_the_snapshot_of_the_first_release_is_restored() -> None:
+    """A state outlives the release that wrote it: this file is never written again."""
+    old = restored(FIRST_FORMAT.read_bytes())
+    result = old.apply([log_of(record(9, "A"), first=3)])
+    (shown,) = result.availability
+    assert (shown.version, shown.locations["east"].on_hand) == (3, 8)
+    assert result.duplicates == 0
+    assert old.apply([log_of(record(1, "B"), first=4)]).duplicates == 1
+
+
+def _logic(blob: bytes | None = None, hooks: LaneHooks | None = None, now_ms: int = BEGIN_MS) -> _LaneLogic:
+    making = LaneMaking(RuleBook(RULES), SETTINGS, lambda: now_ms, durable=True, hooks=hooks or LaneHooks())
+    return _LaneLogic(blob, making)
+
+
+def test_an_epoch_that_ends_before_a_lane_was_woken_keeps_its_snapshot() -> None:
+    """The end of the input may come before the first item of a restored lane."""
+    before = lane()
+    before.apply([log_of(*HISTORY)])
+    assert _logic(before.snapshot()).snapshot() == before.snapshot()
+
+
+def test_a_woken_lane_tells_every_sink_of_the_new_epoch() -> None:
+    """Sinks keep states, too: one that slept through an epoch would go on from that of a run that died in it."""
+    results, _ = _logic().on_batch([(0, Wake())])
+    assert [result.woken for result in results] == [True]
+    results, _ = _logic().on_batch([(0, Mark(LOG, 0, 0, -1, BEGIN_MS))])
+    assert [result.woken for result in results] == [False]
+
+
+def test_a_lane_tells_all_again_when_redis_has_lost_it() -> None:
+    """In pieces, each SKU once, at the version that it has; and the rules in force with it."""
+    asked = [0]
+    clock = [BEGIN_MS]
+    making = LaneMaking(
+        RuleBook(RULES), SETTINGS, lambda: clock[0], durable=True, hooks=LaneHooks(refills=lambda: asked[0])
+    )
+    logic = _LaneLogic(None, making)
+    names = [f"SKU-{number}" for number in range(300)]
+    first, _ = logic.on_batch([(0, log_of(*(record(n, name) for n, name in enumerate(names))))])
+    told = {record.sku: record for result in first for record in result.availability}
+
+    asked[0] = 2
+    results, _ = logic.on_batch([(0, Mark(LOG, 300, 300, -1, BEGIN_MS))])
+    pieces = list(results)
+    again: list[Availability] = []
+    for _ in range(20):
+        for result in pieces:
+            again.extend(result.availability)
+        if pieces and pieces[-1].refilled:
+            break
+        clock[0] += 50
+        more, _ = logic.on_notify()
+        pieces = list(more)
+
+    assert pieces[-1].refilled == 2
+    assert {record.sku: record for record in again} == told
+    assert len(again) == len(names)
+    quiet, _ = logic.on_batch([(0, Mark(LOG, 300, 300, -1, BEGIN_MS))])
+    assert [(len(result.rules), result.is_refill) for result in quiet] == [(1, False)]
+
+
+def test_a_lane_with_nothing_to_tell_says_so() -> None:
+    """Else the sink would wait for it for ever."""
+    results, _ = _logic(hooks=LaneHooks(refills=lambda: 1)).on_batch([(0, Wake())])
+    assert [result.refilled for result in results] == [0, 1]
+
+
+def test_what_waits_for_its_home_is_not_told_early() -> None:
+    """A change from another partition has no version yet: the numbers would stand under an old one."""
+    elsewhere = LOG._replace(partition=1)
+    logic = _logic(hooks=LaneHooks(refills=lambda: 1))
+    home = log_of(record(0, "A"))
+    misplaced = Batch(elsewhere, [0], [BEGIN_MS], [b"A"], [record(1, "A")])
+    results, _ = logic.on_batch([(0, home), (0, misplaced)])
+    assert not [shown for result in results if result.is_refill for shown in result.availability]
