@@ -26,6 +26,8 @@ FaultKind = Literal[
     "kafka network",
     "disk full",
     "redis emptied by a restart",
+    "kafka frozen",
+    "redis frozen",
 ]
 FAULTS: Final[tuple[FaultKind, ...]] = FaultKind.__args__  # type: ignore[attr-defined]  # of a Literal
 RESTARTS: Final = frozenset({"drain", "rescale", "supervisor killed", "store damaged", "disk full"})
@@ -44,8 +46,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seconds: float = 0.0  # how long it lasts, where it lasts
     rounds: int = 1  # how often it strikes, `pauses` apart
     pauses: tuple[float, ...] = ()
-    point: str = ""
-    calls: int = 0  # of the marked point, until it strikes
+    points: tuple[str, ...] = ()  # armed together, each "<point>_<before or after>:<calls until it strikes>"
     workers: tuple[int, ...] = ()  # after each start
     worker_killed_meanwhile: bool = False
     rules_change: bool = False  # the file is another one at the next start
@@ -63,6 +64,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     workers: int
     snapshot_seconds: float
     lanes: int
+    fetch_bytes: int  # at most, of one partition; 0: as librdkafka has it. Small: what is read again comes in pieces
     load: LoadPlan
     rules_pushed: bool  # by the command, while it runs
     faults: tuple[Fault, ...]
@@ -84,6 +86,7 @@ def draw(seed: int, only: FaultKind | None = None) -> Schedule:
         workers=chance.choice((1, 2, 2, 2, 3)),
         snapshot_seconds=round(chance.uniform(0.2, 1.0), 2),
         lanes=chance.choice((8, 16, 64)),
+        fetch_bytes=chance.choice((0, 0, 2000, 20_000)),
         load=draw_load(chance),
         rules_pushed=chance.random() < 0.2,
         faults=tuple(_fault(kind, chance) for kind in kinds),
@@ -95,7 +98,7 @@ def _fault(kind: FaultKind, chance: random.Random) -> Fault:
         kind=kind,
         after_seconds=round(chance.uniform(0.3, 2.5), 2),
         rules_change=kind in RESTARTS and chance.random() < 0.4,
-        worker_killed_meanwhile=kind.startswith(("redis", "kafka")) and chance.random() < 0.25,
+        worker_killed_meanwhile=kind.startswith(("redis", "kafka")) and chance.random() < 0.4,
     )
     match kind:
         case "worker killed" | "all workers killed" | "supervisor killed":
@@ -103,9 +106,8 @@ def _fault(kind: FaultKind, chance: random.Random) -> Fault:
             pauses = tuple(round(chance.uniform(0.0, 3.0), 2) for _ in range(rounds - 1))
             return msgspec.structs.replace(plain, rounds=rounds, pauses=pauses)
         case "marked point":
-            # most snapshots fall into few calls, most writes into many
-            point, calls = chance.choice(MARKED), chance.choice((1, 2, 3, 5, 8, 13, 40))
-            return msgspec.structs.replace(plain, point=point, calls=calls)
+            points = tuple(_point(chance) for _ in range(chance.choice((1, 2, 2, 3))))
+            return msgspec.structs.replace(plain, points=points)
         case "rescale":
             return msgspec.structs.replace(plain, workers=chance.choice(((4, 2), (1, 4, 2), (3, 1), (2, 5))))
         case "store damaged":
@@ -114,6 +116,11 @@ def _fault(kind: FaultKind, chance: random.Random) -> Fault:
             return _weather(plain, chance)
         case _:
             return msgspec.structs.replace(plain, seconds=round(chance.uniform(0.2, 4.0), 2))
+
+
+def _point(chance: random.Random) -> str:
+    """Snapshots are taken together, few calls apart; writes come and go."""
+    return f"{chance.choice(MARKED)}:{chance.choice((1, 2, 3, 5, 8, 13, 40))}"
 
 
 def _weather(plain: Fault, chance: random.Random) -> Fault:

@@ -18,6 +18,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from bench.servers import Server
 from schemas.complaints import Complaint, read_toml
 from schemas.rules import Rules, rules_from
 from sinks.redis_keys import read_health
@@ -154,6 +155,8 @@ class Run:
         chance = random.Random(f"{schedule.seed}/network")
         kafka, redis = servers.kafka.bootstrap_servers, servers.redis.url
         settings: dict[str, str] = {}
+        if schedule.fetch_bytes:
+            settings["kafka.options__max_partition_fetch_bytes"] = str(schedule.fetch_bytes)
         if "kafka network" in kinds:
             self._proxies["kafka network"] = self._stack.enter_context(servers.kafka_proxy(chance))
             kafka = servers.kafka_through_proxy
@@ -327,7 +330,7 @@ class Run:
             case "supervisor killed":
                 return self._kill_supervisor(fault, struck)
             case "marked point":
-                return self._kill_at_point(fault, struck)
+                return self._kill_at_points(fault, struck)
             case "worker frozen":
                 return self._freeze_worker(struck)
             case "drain" | "rescale":
@@ -355,6 +358,10 @@ class Run:
                 return self._disturb_network(fault, struck)
             case "kafka killed":
                 return self._kill_kafka(fault, struck)
+            case "kafka frozen":
+                return self._freeze(self._servers.kafka, fault, struck)
+            case "redis frozen":
+                return self._freeze(self._servers.redis, fault, struck)
             case "store damaged":
                 return self._damage_store(fault, struck)
             case "disk full":
@@ -392,21 +399,29 @@ class Run:
             self._rest(pause)
         return since_ms
 
-    def _kill_at_point(self, fault: Fault, struck: Struck) -> int | None:
+    def _kill_at_points(self, fault: Fault, struck: Struck) -> int | None:
+        """All are armed at once: the second strikes while the first is being recovered from, or right after."""
+        markers = [self._arm(point) for point in fault.points]
+        since_ms = None
+        for marker, point in zip(markers, fault.points, strict=True):
+            deadline = time.monotonic() + POINT_SECONDS_MAX
+            while not marker.exists() and time.monotonic() < deadline:
+                self._look()
+                time.sleep(LOOK_SECONDS)
+            if marker.exists():
+                struck.struck += 1
+                since_ms = _now_ms()
+            else:
+                struck.skipped = f"{point} was not passed"
+        return since_ms
+
+    def _arm(self, point: str) -> Path:
+        """The marker that the process will leave that is struck."""
         number = self._armed
         self._armed += 1
-        (self._faults_folder / f"armed-{number}").write_text(f"{fault.point}:{fault.calls}")
+        (self._faults_folder / f"armed-{number}").write_text(point)
         self._cells[PARTITIONS_MAX + number] = 1
-        marker = self._faults_folder / f"struck-{number}"
-        deadline = time.monotonic() + POINT_SECONDS_MAX
-        while not marker.exists():
-            self._look()
-            if time.monotonic() > deadline:
-                struck.skipped = f"{fault.point} was not passed {fault.calls} times"
-                return None
-            time.sleep(LOOK_SECONDS)
-        struck.struck = 1
-        return _now_ms()
+        return self._faults_folder / f"struck-{number}"
 
     def _freeze_worker(self, struck: Struck) -> int:
         self._wait(self._flow.workers, WORKER_SECONDS_MAX, "a worker to be there")
@@ -492,6 +507,15 @@ class Run:
         struck.struck = 1
         self._meanwhile(fault)
         self._servers.kafka.start()
+        return _now_ms()
+
+    def _freeze(self, server: Server, fault: Fault, struck: Struck) -> int:
+        server.freeze()
+        struck.struck = 1
+        try:
+            self._meanwhile(fault)
+        finally:
+            server.thaw()
         return _now_ms()
 
     # The store

@@ -75,7 +75,7 @@ class Striking:
             armed, calls = self._left.get(number) or self._read(number)
             if armed == where:
                 self._left[number] = armed, calls - 1
-                if calls <= 1:
+                if calls == 1:
                     self._strike(number)
 
     def _read(self, number: int) -> tuple[str, int]:
@@ -87,7 +87,6 @@ class Striking:
         try:
             marker = os.open(self._folder / f"struck-{number}", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
         except FileExistsError:
-            self._left[number] = "", 0
             return
         os.write(marker, f"{time.time()} {os.getpid()}".encode())
         os.kill(os.getpid(), signal.SIGKILL)
