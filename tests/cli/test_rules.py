@@ -52,9 +52,9 @@ def receive(redis: Redis, sku: str, units: int) -> None:
 @contextmanager
 def flow(folder: Path, settings: dict[str, str], redis: Redis) -> Iterator[None]:
     """A running flow, once it has told which rules hold; it drains at the end."""
-    before = redis.hget("avail:@rules", "@incarnation")
+    began_ms = time.time_ns() // 1_000_000
     with started("run", "availability", cwd=folder, settings=settings) as run:
-        wait_until(lambda: redis.hget("avail:@rules", "@incarnation") not in (None, before), 60)
+        wait_until(lambda: int(redis.hget("avail:@health", "written_ms") or 0) > began_ms, 60)
         yield
         run.send_signal(signal.SIGTERM)
         assert run.wait(60) == 0, (folder / "err").read_text()

@@ -150,7 +150,7 @@ def test_a_run_on_kafka_drains_at_the_first_signal(
         run.send_signal(number)
         assert run.wait(20) == 0, (folder / "err").read_text()
     events = [json.loads(line)["event"] for line in (folder / "err").read_text().splitlines()]
-    assert events == ["availability runs", "rules pushed", "draining", "ended"]
+    assert events == ["availability runs", "rules pushed", "health and metrics are served", "draining", "ended"]
     with consuming(kafka, settings["kafka.group"]) as consumer:
         committed = consumer.committed([TopicPartition(name, 0)], timeout=20)
     assert committed[0].offset >= 3  # the movements, and what ticks were read behind them
