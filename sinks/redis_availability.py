@@ -12,6 +12,7 @@ from bytewax.outputs import StatefulSinkPartition
 from schemas.batches import Mark, Origin
 from schemas.outputs import Availability, Explanation, LaneResult, RulesInForce
 from schemas.times import parse_ms
+from sinks.redis_cluster import RedisServers
 from sinks.redis_keys import (
     AS_OF,
     EXPLAIN_PREFIX,
@@ -25,7 +26,7 @@ from sinks.redis_keys import (
     rules_key,
     sentinel_key,
 )
-from sinks.redis_pipeline import PipelineBounds, RedisPipeline
+from sinks.redis_pipeline import PipelineBounds
 from sinks.redis_sentinel import Refilling, Sentinel
 from sinks.slots import SLOTS, SlottedSink
 
@@ -39,7 +40,6 @@ _SCRIPTS: Final = {
     name: (Path(__file__).parent / f"redis_{name}.lua").read_text(encoding="utf-8")
     for name in ("availability", "explanations", "health", "rules", "sentinel")
 }
-_pack = msgspec.msgpack.Encoder().encode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -76,20 +76,20 @@ class RedisAvailabilitySink(SlottedSink[LaneResult, None]):
         super().__init__(slots)
         self._lanes = lanes
         self._refilling = None if refill is None else Refilling(refill, refills)
-        self._pipeline = RedisPipeline(url, _SCRIPTS, bounds, beat)
-        self._writer = _Writer(self._pipeline, prefix, explain_prefix, now_ms, visible, incarnation)
+        self._servers = RedisServers(url, _SCRIPTS, bounds, beat)
+        self._writer = _Writer(self._servers, prefix, explain_prefix, now_ms, visible, incarnation)
 
     @property
     def counters(self) -> "RedisCounters":
         """What was written so far, by all slots of this process."""
-        writer, pipeline = self._writer, self._pipeline.counters
+        writer, servers = self._writer, self._servers.counters
         return RedisCounters(
-            writer.written, writer.refused, pipeline.calls, pipeline.reconnects, pipeline.resent, writer.refills
+            writer.written, writer.refused, servers.calls, servers.reconnects, servers.resent, writer.refills
         )
 
     def check(self) -> None:
         """Connect; SinkError where Redis does not answer or refuses the login."""
-        self._pipeline.connect()
+        self._servers.connect()
 
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> "_Slot":
         """One slot's view of the shared writer; there is nothing to resume, since Redis itself knows the versions."""
@@ -135,7 +135,7 @@ class _Writer:
 
     def __init__(
         self,
-        pipeline: RedisPipeline,
+        servers: RedisServers,
         prefix: str,
         explain_prefix: str,
         now_ms: Callable[[], int],
@@ -146,7 +146,7 @@ class _Writer:
         self.refused = 0
         self.refills = 0
         self._slots: dict[str, Sentinel | None] = {}  # that are open
-        self._pipeline = pipeline
+        self._servers = servers
         self._prefix = prefix
         self._explain_prefix = explain_prefix
         self._now_ms = now_ms
@@ -164,7 +164,7 @@ class _Writer:
 
     def write(self, slot: str, results: list[LaneResult]) -> None:
         """Send the availability in `results`, and the health when it is due."""
-        self._pipeline.read_ready()
+        self._servers.read_ready()
         self._learn(results)
         self._claim()
         for skus, texts in calls_of(self._prefix, results):
@@ -174,23 +174,23 @@ class _Writer:
         for result in results:
             if result.marks:
                 self._health.told(slot, result.lane, result.marks)
-        self._unseen.append(_Unseen(self._pipeline.last_number, results))
+        self._unseen.append(_Unseen(self._servers.last_number, results))
         if sentinel := self._slots[slot]:
-            sentinel.told(results, self._pipeline.last_number)
-        self._health.draw_up(self._pipeline.last_number)
+            sentinel.told(results, self._servers.last_number)
+        self._health.draw_up(self._servers.last_number)
         self._follow_up()
 
     def settle(self) -> None:
         """Wait until everything sent has been answered."""
-        self._pipeline.drain()
+        self._servers.drain()
         self._follow_up()
-        self._pipeline.drain()
+        self._servers.drain()
 
     def close(self, slot: str) -> None:
         """Forget `slot`, and with the last one the connection."""
         self._slots.pop(slot, None)
         if not self._slots:
-            self._pipeline.close()
+            self._servers.close()
 
     def _follow_up(self) -> None:
         """Do what had to wait for answers, and send what is due beside the results."""
@@ -202,15 +202,15 @@ class _Writer:
 
     def _notice_reconnect(self) -> None:
         """After a new connection, which may lead to another server, tell it what is told once, and look at it."""
-        if self._reconnects != self._pipeline.counters.reconnects:
-            self._reconnects = self._pipeline.counters.reconnects
+        if self._reconnects != self._servers.counters.reconnects:
+            self._reconnects = self._servers.counters.reconnects
             self._claimed = 0
             for sentinel in self._sentinels():
                 sentinel.look_soon()
 
     def _show(self) -> None:
         """Tell of the batches that can be read by now."""
-        while self._unseen and self._pipeline.answered_through(self._unseen[0].last_number):
+        while self._unseen and self._servers.answered_through(self._unseen[0].last_number):
             self._visible(self._unseen.popleft().results)
 
     def _look(self) -> None:
@@ -219,10 +219,11 @@ class _Writer:
             return
         now_ms = self._now_ms()
         for sentinel in self._sentinels():
-            if step := sentinel.due(now_ms, self._pipeline.answered_through):
-                sentinel.begin(step, now_ms, 1)
-                texts = sentinel.texts(sentinel_key(self._prefix), self._incarnation)
-                self._pipeline.send("sentinel", _pack(texts), partial(self._looked, sentinel))
+            if step := sentinel.due(now_ms, self._servers.answered_through):
+                keys = self._servers.keys_everywhere(sentinel_key(self._prefix))
+                sentinel.begin(step, now_ms, len(keys))
+                for texts in [sentinel.texts(key, self._incarnation) for key in keys]:
+                    self._servers.send("sentinel", texts, partial(self._looked, sentinel))
 
     def _looked(self, sentinel: Sentinel, answer: int) -> None:
         if sentinel.answered(answer):
@@ -237,7 +238,7 @@ class _Writer:
             self.written += written
             self.refused += skus - written
 
-        self._pipeline.send("availability", _pack(texts), answered)
+        self._servers.send("availability", texts, answered)
 
     def _send_explanations(self, explanations: list[Explanation]) -> None:
         for start in range(0, len(explanations), EXPLANATIONS_PER_CALL_MAX):
@@ -245,7 +246,7 @@ class _Writer:
             for explanation in explanations[start : start + EXPLANATIONS_PER_CALL_MAX]:
                 key = explain_key(self._explain_prefix, explanation.sku)
                 texts += (key, str(explanation.incarnation), str(explanation.version), _encode(explanation).decode())
-            self._pipeline.send("explanations", _pack(texts), lambda _: None)
+            self._servers.send("explanations", texts, lambda _: None)
 
     def _send_rules(self, held: list[RulesInForce]) -> None:
         if not held:
@@ -260,7 +261,7 @@ class _Writer:
         for rules in held:
             said = _encode(Held(rules.generation, rules.digest, rules.offset, rules.time)).decode()
             texts += (str(rules.partition), str(rules.offset), said)
-        self._pipeline.send("rules", _pack(texts), lambda _: None)
+        self._servers.send("rules", texts, lambda _: None)
 
     def _learn(self, results: list[LaneResult]) -> None:
         of_skus = (result.availability[0].incarnation for result in results if result.availability)
@@ -276,13 +277,13 @@ class _Writer:
     def _send_health(self) -> None:
         """Send the health that was drawn up, once everything that it speaks of has been answered."""
         drawn_up = self._health.drawn_up
-        if drawn_up is not None and self._pipeline.answered_through(drawn_up.after):
+        if drawn_up is not None and self._servers.answered_through(drawn_up.after):
             self._health.drawn_up = None
             self._tell_health(drawn_up.parts)
 
     def _tell_health(self, parts: list[str]) -> None:
         texts = [health_key(self._prefix), str(self._incarnation), *parts]
-        self._pipeline.send("health", _pack(texts), lambda _: None)
+        self._servers.send("health", texts, lambda _: None)
 
 
 def calls_of(prefix: str, results: Iterable[LaneResult]) -> Iterator[tuple[int, list[str | int]]]:

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple, Protocol, cast
 import stamina
 from redis import ConnectionPool
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
     ConnectionError,  # noqa: A004  # redis-py's is no OSError
@@ -51,6 +52,10 @@ _ADVICE: Final = {  # replies that may pass, and what to do where they do not
 _CODE = re.compile(rf"(?:^|: -)({'|'.join(_ADVICE)}) ")
 
 
+# What a script is told that touches a key of another server, in the words of Redis 6, 7 and Valkey.
+_ELSEWHERE = re.compile(r"ttempted to (access a non local key|execute a (write )?command while the cluster is down)")
+
+
 class PipelineBounds(NamedTuple):
     """How much may be under way and how long it may take; times in seconds."""
 
@@ -85,19 +90,34 @@ class _Connection(Protocol):
     def read_response(self) -> Any: ...  # noqa: ANN401  # whatever Redis answers
 
 
+class Node(NamedTuple):
+    """Where a server of a cluster listens."""
+
+    host: str
+    port: int
+
+
 class RedisPipeline:
     """One connection on which calls of `scripts` (name to Lua text) are under way; each takes one argument.
 
     Whatever was sent and not answered is sent again, in its order, when the connection was lost, when the scripts
     are gone or when Redis cannot write for a while: so a call must change nothing when it comes a second time, or
-    after a later one. `beat` is called before every wait for Redis to come back.
+    after a later one. `beat` is called before every wait for Redis to come back. `node` takes the place of host and
+    port in `url`.
     """
 
     def __init__(
-        self, url: str, scripts: Mapping[str, str], bounds: PipelineBounds, beat: Callable[[], None] = lambda: None
+        self,
+        url: str,
+        scripts: Mapping[str, str],
+        bounds: PipelineBounds,
+        beat: Callable[[], None] = lambda: None,
+        *,
+        node: Node | None = None,
+        counters: PipelineCounters | None = None,
     ) -> None:
-        self.counters = PipelineCounters()
-        self._connection, self._address = _unconnected(url, bounds.answer_seconds_max)
+        self.counters = counters or PipelineCounters()
+        self._connection, self.address = _unconnected(url, bounds.answer_seconds_max, node)
         self._connected = False
         self._scripts = scripts
         self._bounds = bounds
@@ -134,6 +154,16 @@ class RedisPipeline:
             self._lost(error)
         self._heal()
         return call.number
+
+    def command(self, *words: str | bytes | int) -> Any:  # noqa: ANN401  # whatever Redis answers
+        """Send one command and wait for its answer, with no call under way; RedisError where it fails."""
+        assert not self._sent, "the answer would be taken for that of a call"  # noqa: S101
+        try:
+            self._connection.send_packed_command(self._connection.pack_command(*words))
+            return self._connection.read_response()
+        except _LOST:
+            self._disconnect()
+            raise
 
     def read_ready(self) -> None:
         """Take the answers that are there, without waiting; SinkError as in `send`."""
@@ -189,9 +219,10 @@ class RedisPipeline:
         try:
             reply = int(self._connection.read_response())
         except ResponseError as error:
-            if not _may_pass(error):
+            call = self._sent.popleft()
+            if not self._passes(error):
                 raise self._stopped(error) from error
-            self._again.append(self._sent.popleft())
+            self._again.append(call)
             self._trouble: RedisError = error
         else:
             self.counters.calls += 1
@@ -202,29 +233,22 @@ class RedisPipeline:
         self._again.extend(self._sent)
         self._sent.clear()
         self._trouble = error
-        if not _may_pass(error):
+        if not may_pass(error):
             raise self._stopped(error) from error
 
     def _heal(self) -> None:
         """Where calls are set aside: repeat them until all are answered, waiting longer and longer in between."""
         if self._again:
-            self._retrying(_may_pass, self._repeat)
+            self._retrying(may_pass, self._repeat)
 
     def _retrying(self, on: Callable[[Exception], bool], what: Callable[[], None]) -> None:
         try:
-            for attempt in stamina.retry_context(
-                on,
-                attempts=None,
-                timeout=self._bounds.retry_seconds_max,
-                wait_initial=WAIT_SECONDS_FIRST,
-                wait_max=WAIT_SECONDS_MAX,
-                wait_jitter=WAIT_SECONDS_FIRST,
-            ):
-                with attempt:
-                    self._beat()
-                    what()
+            retry(self._bounds, self._beat, on, what)
         except RedisError as error:
             raise self._stopped(error) from error
+
+    def _passes(self, error: Exception) -> bool:
+        return may_pass(error)
 
     def _repeat(self) -> None:
         """Send everything unanswered once more and wait for it; raises what still stands in the way."""
@@ -262,21 +286,90 @@ class RedisPipeline:
             raise self._failure
 
     def _stopped(self, error: RedisError) -> SinkError:
-        """The error with which this pipeline ends, in one line, without what the url keeps secret."""
-        said = " ".join(str(error).split())
-        if code := _code(error):
-            said = f"refuses writes ({code} {said.removeprefix(code).lstrip()}): {_ADVICE[code]}"
-        elif isinstance(error, AuthenticationError):
-            said = f"refuses the login ({said}): check user and password in redis.url (ONHAND_REDIS__URL)"
-        elif isinstance(error, _LOST):
-            said = f"does not answer ({said}): start it, or correct redis.url (ONHAND_REDIS__URL)"
-        else:
-            said = f"answered with an error ({said}): {_WITHOUT_ADVICE}"
-        self._failure = SinkError(f"Redis at {self._address} {said}")
+        """The error with which this pipeline ends."""
+        self._failure = stopped(self.address, error)
         return self._failure
 
 
-def _unconnected(url: str, answer_seconds_max: float) -> tuple[_Connection, str]:
+class NodePipeline(RedisPipeline):
+    """The pipeline of one server of a cluster, which leaves trouble to whoever knows the others: it raises RedisError.
+
+    What was not answered then is forgotten with `abandon`.
+    """
+
+    _is_loaded = False  # that the scripts are there is not known after trouble
+
+    @property
+    def host(self) -> str:
+        """Where this server is, as it was named."""
+        return self.address.rpartition(":")[0]
+
+    def connect(self) -> None:
+        """Connect and load the scripts if that is not done; RedisError where that fails."""
+        if not (self._connected and self._is_loaded):
+            try:
+                self._reach()
+            except _LOST:
+                self._disconnect()
+                raise
+            self._is_loaded = True
+
+    def script(self, name: str) -> bytes:
+        """The name that Redis has given to a script."""
+        return self._sha[name]
+
+    def abandon(self) -> None:
+        """Take the answers that still come, and forget the calls that have none; raises SinkError alone."""
+        try:
+            self._read_until(0)
+        except _LOST:
+            self._disconnect()
+        self._sent.clear()
+        self._again.clear()
+        self._is_loaded = False
+
+    def _heal(self) -> None:
+        if self._again:
+            raise self._trouble
+
+    def _passes(self, error: Exception) -> bool:
+        return may_pass(error) or is_elsewhere(error)
+
+
+def retry(
+    bounds: PipelineBounds, beat: Callable[[], None], on: Callable[[Exception], bool], what: Callable[[], None]
+) -> None:
+    """Do `what`, and again after an error that passes `on`, waiting longer and longer, within `bounds`."""
+    for attempt in stamina.retry_context(
+        on,
+        attempts=None,
+        timeout=bounds.retry_seconds_max,
+        wait_initial=WAIT_SECONDS_FIRST,
+        wait_max=WAIT_SECONDS_MAX,
+        wait_jitter=WAIT_SECONDS_FIRST,
+    ):
+        with attempt:
+            beat()
+            what()
+
+
+def stopped(address: str, error: RedisError) -> SinkError:
+    """The error with which writing to `address` ends, in one line, without what the url keeps secret."""
+    said = " ".join(str(error).split())
+    if code := _code(error):
+        said = f"refuses writes ({code} {said.removeprefix(code).lstrip()}): {_ADVICE[code]}"
+    elif isinstance(error, AuthenticationError):
+        said = f"refuses the login ({said}): check user and password in redis.url (ONHAND_REDIS__URL)"
+    elif isinstance(error, _LOST):
+        said = f"does not answer ({said}): start it, or correct redis.url (ONHAND_REDIS__URL)"
+    elif is_elsewhere(error):
+        said = f"is one of a cluster and does not hold a key ({said}): {_ADVICE['TRYAGAIN']}"
+    else:
+        said = f"answered with an error ({said}): {_WITHOUT_ADVICE}"
+    return SinkError(f"Redis at {address} {said}")
+
+
+def _unconnected(url: str, answer_seconds_max: float, node: Node | None) -> tuple[_Connection, str]:
     """A connection that is yet to be made, and the server's name without user and password."""
     try:
         pool = ConnectionPool.from_url(
@@ -288,6 +381,8 @@ def _unconnected(url: str, answer_seconds_max: float) -> tuple[_Connection, str]
             "with special characters of user and password percent-encoded"
         ) from None
     known = pool.connection_kwargs
+    if node is not None:
+        known |= node._asdict()
     where = known["path"] if "path" in known else f"{known.get('host', 'localhost')}:{known.get('port', 6379)}"
     return cast("_Connection", pool.make_connection()), f"{where}/{known.get('db', 0)}"
 
@@ -301,11 +396,16 @@ def _code(error: Exception) -> str | None:
     return found[1] if found else None
 
 
-def _may_pass(error: Exception) -> bool:
+def may_pass(error: Exception) -> bool:
     """Whether trying again later can help."""
     if isinstance(error, AuthenticationError):
         return False
     return isinstance(error, _LOST) or _code(error) is not None
+
+
+def is_elsewhere(error: Exception) -> bool:
+    """Whether this says that another server of the cluster holds the key, or that none does for now."""
+    return isinstance(error, AskError) or _ELSEWHERE.search(str(error)) is not None
 
 
 def _is_loading(error: Exception) -> bool:

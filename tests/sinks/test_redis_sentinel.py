@@ -90,6 +90,11 @@ class Flow:
         for slot in self.slots:
             slot.snapshot()
 
+    def write_and_settle(self, lane: int, *skus: str) -> None:
+        """Write the only batch of an epoch."""
+        self.write(lane, *skus)
+        self.settle()
+
     def fill(self) -> None:
         """Publish ten SKUs of each lane and complete the refill that an empty Redis asks for."""
         self.settle()
@@ -585,15 +590,16 @@ def test_results_are_shown_by_the_next_batch_without_a_snapshot(flow: Flow, clie
     assert flow.shown == [[first], [second]]
 
 
-def test_results_that_had_to_be_sent_again_are_shown_after_that(flow: Flow, client: Redis) -> None:
-    """An answer that never came shows nothing."""
-    flow.shown.clear()
+def test_results_that_redis_did_not_take_are_not_shown(flow: Flow, client: Redis, embedded: EmbeddedRedis) -> None:
+    """A refusal is no answer."""
+    impatient = Flow(embedded.url, PipelineBounds(retry_seconds_max=0.3))
+    impatient.settle()
     client.config_set("maxmemory", "1")
     try:
-        flow.sink._pipeline._bounds = PipelineBounds(retry_seconds_max=0.3)  # noqa: SLF001
-        flow.write(0, "SKU-0-0", version=2)
         with pytest.raises(SinkError, match="OOM"):
-            flow.settle()
+            impatient.write_and_settle(0, "SKU-0-0")
     finally:
         client.config_set("maxmemory", "0")
-    assert flow.shown == []
+    assert impatient.shown == []
+    impatient.close()
+    assert flow.asked == SLOTS
