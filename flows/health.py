@@ -38,8 +38,7 @@ from sinks.redis_availability import age_of
 
 BEAT_SECONDS_MAX: Final = 10.0
 START_SECONDS_MAX: Final = 300.0
-REQUEST_SECONDS_MAX: Final = 5.0  # from accepted to answered; then the connection is cut
-SILENT_SECONDS_MAX: Final = 2.0  # of a client that has not sent its request, or does not take the answer
+REQUEST_SECONDS_MAX: Final = 5.0  # from accepted to answered, however slow the client; then the connection is cut
 REQUESTS_MAX: Final = 32  # at a time; further ones are closed unanswered
 LOOK_EVERY_SECONDS: Final = 0.25  # for requests that take too long, and for the end
 LINE_BYTES_MAX: Final = 65_536
@@ -474,7 +473,7 @@ class _Server(WSGIServer):
 
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ANN401  # as socketserver has it
         """Whether there is room for one more."""
-        return len(self._under_way) < REQUESTS_MAX
+        return sum(each.request.fileno() >= 0 for each in self._under_way) < REQUESTS_MAX
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401  # as socketserver has it
         """Answer in a thread of its own."""
@@ -514,7 +513,6 @@ def _cut(request: socket.socket) -> None:
 class _Handler(WSGIRequestHandler):
     """One request a connection."""
 
-    timeout = SILENT_SECONDS_MAX
     server_version = "onhand"
     sys_version = ""
 
