@@ -184,7 +184,7 @@ def test_one_that_lost_what_it_had_written_begins_again(large: Servers, tmp_path
 
 def test_what_was_kept_of_another_log_is_not_gone_on_with(filled: Servers, tmp_path: Path) -> None:
     """A topic that was made anew, and what nobody can read, is read from its beginning."""
-    done = {"cluster": "another", "topic": "one", "looked": {"0": 9999}, "written": {"0": 9999}}
+    done = {"cluster": "another", "topic": "one", "refilled": {"incarnation": 9_999_999_999}}
     for kept in (json.dumps(done), "not ours"):
         with filled.client() as client:
             client.flushall()
@@ -206,16 +206,18 @@ def test_of_two_the_later_one_goes_on(large: Servers, tmp_path: Path) -> None:
 
 def test_beside_a_flow_no_reader_sees_a_step_back(tmp_path: Path) -> None:
     """While stock moves and rebuilds write what the topic holds, no SKU shows an older version, nor none."""
-    config = LoadConfig(movements=6_000, skus=200, partitions=4, end_markers=False)
-    messages = generated(3, config)
+    messages = generated(3, LoadConfig(movements=40_000, skus=200, partitions=4, end_markers=False))
+    ended = threading.Event()
     with servers_with_topics() as servers:
         produce_some(servers, messages[:3000])
         with running(servers) as process, servers.client() as client:
             watch = Watch(servers, sorted(hashes_of(client)))
-            load = threading.Thread(target=produce_some, args=(servers, messages[3000:], 1000))
+            load = threading.Thread(target=produce_some, args=(servers, messages[3000:], 1000, ended))
             with watch:
                 load.start()
                 summaries = [rebuilt(servers, tmp_path) for _ in range(3)]
+                assert load.is_alive()
+                ended.set()
                 load.join()
             process.drain()
     assert watch.looks > 100
@@ -224,12 +226,16 @@ def test_beside_a_flow_no_reader_sees_a_step_back(tmp_path: Path) -> None:
     assert sum(summary["refused"] for summary in summaries) > 100
 
 
-def produce_some(servers: Servers, messages: list[Raw], rate: int | None = None) -> None:
-    """Writes movements, at most so many a second."""
+def produce_some(
+    servers: Servers, messages: list[Raw], rate: int | None = None, ended: threading.Event | None = None
+) -> None:
+    """Writes movements, at most so many a second, to their end or until that is told."""
     producer = Producer({"bootstrap.servers": servers.kafka, "linger.ms": 5})
     for number, (partition, key, payload) in enumerate(messages):
         if rate and number % 50 == 0:
             time.sleep(50 / rate)
+        if ended is not None and ended.is_set():
+            break
         producer.produce(MOVEMENTS.name, payload, key or None, partition)
         producer.poll(0)
     assert producer.flush(30) == 0
