@@ -473,7 +473,7 @@ class _Server(WSGIServer):
 
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ANN401  # as socketserver has it
         """Whether there is room for one more."""
-        return sum(each.request.fileno() >= 0 for each in self._under_way) < REQUESTS_MAX
+        return len(self._under_way) < REQUESTS_MAX
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401  # as socketserver has it
         """Answer in a thread of its own."""

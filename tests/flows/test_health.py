@@ -535,7 +535,7 @@ def test_a_connection_ends_with_its_answer(worker: Worker) -> None:
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
-        (b"\r\n", b"nothing"),
+        (b"\r\n", b""),
         (b"nonsense\r\n\r\n", b"400"),
         (b"\x00\xff\r\n", b"400"),
         (b"GET /livez HTTP/9.9\r\n\r\n", b"505"),
@@ -549,7 +549,8 @@ def test_what_is_no_good_http_does_no_harm(
     """It is refused or dropped, without a word in the log, and the next one is answered."""
     with worker.serving() as server, capture_logs() as logs:
         head, body = told_raw(server, sent)
-        assert (status in head + body) == bool(head + body)
+        assert status in head + body
+        assert bool(status) == bool(head + body)
         assert asked(server, "/livez").status == 200
     assert logs == []
     assert capfd.readouterr().err == ""
