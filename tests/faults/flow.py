@@ -37,9 +37,9 @@ class Flow:
         self._faults_folder = faults_folder
         self._child: subprocess.Popen[bytes] | None = None
 
-    def start(self, workers: int) -> None:
-        """Start it; returns at once."""
-        command = [ONHAND, "run", "availability", "--workers", str(workers)]
+    def start(self, workers: int, *options: str) -> None:
+        """Start it, with further options of the command; returns at once."""
+        command = [ONHAND, "run", "availability", "--workers", str(workers), *options]
         paths = [str(HOOKS), *filter(None, [os.environ.get("PYTHONPATH")])]
         variables = environment(self._settings) | {
             "PYTHONPATH": os.pathsep.join(paths),
@@ -78,6 +78,10 @@ class Flow:
         self._signal(signal.SIGKILL)
         self._wait(GONE_SECONDS_MAX)
         return workers
+
+    def ask_drain(self) -> None:
+        """SIGTERM, and go on."""
+        self._signal(signal.SIGTERM)
 
     def drain(self) -> float:
         """SIGTERM; how many seconds it took to end. ViolationError where it does not end in order."""

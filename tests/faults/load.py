@@ -46,7 +46,7 @@ def draw_load(chance: random.Random) -> LoadPlan:
     """A plan."""
     return LoadPlan(
         partitions=chance.choice((1, 2, 3, 5, 9)),
-        messages_per_second=chance.choice((200, 400, 800, 1200)),
+        messages_per_second=chance.choice((100, 200, 400, 800)),
         skus=chance.choice((30, 150, 400)),
         zipf_exponent=chance.choice((0.0, 0.9)),
         duplicate_share=chance.choice((0.0, 0.05, 0.3)),

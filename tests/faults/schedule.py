@@ -86,7 +86,7 @@ def draw(seed: int, only: FaultKind | None = None) -> Schedule:
         workers=chance.choice((1, 2, 2, 2, 3)),
         snapshot_seconds=round(chance.uniform(0.2, 1.0), 2),
         lanes=chance.choice((8, 16, 64)),
-        fetch_bytes=chance.choice((0, 0, 2000, 20_000)),
+        fetch_bytes=chance.choice((0, 0, 8000, 20_000)),
         load=draw_load(chance),
         rules_pushed=chance.random() < 0.2,
         faults=tuple(_fault(kind, chance) for kind in kinds),
@@ -119,8 +119,10 @@ def _fault(kind: FaultKind, chance: random.Random) -> Fault:
 
 
 def _point(chance: random.Random) -> str:
-    """Snapshots are taken together, few calls apart; writes come and go."""
-    return f"{chance.choice(MARKED)}:{chance.choice((1, 2, 3, 5, 8, 13, 40))}"
+    """Snapshots come a few times a second, writes far more often."""
+    marked = chance.choice(MARKED)
+    often = marked.startswith(("redis", "produce", "lane"))
+    return f"{marked}:{chance.choice((1, 2, 3, 8, 40) if often else (1, 2, 3, 5, 8))}"
 
 
 def _weather(plain: Fault, chance: random.Random) -> Fault:
