@@ -11,7 +11,7 @@ from itertools import accumulate
 from socketserver import TCPServer
 from threading import Thread
 from types import TracebackType
-from typing import IO, Any, Final, NamedTuple, Protocol, Self, cast
+from typing import IO, Any, Final, NamedTuple, Self, cast
 from urllib.parse import urlsplit
 from wsgiref.handlers import SimpleHandler
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -34,7 +34,7 @@ from flows.board import IN_FLIGHT_BYTES_MAX, READER_SLOTS, Board
 from flows.measures import LATENCY_BOUNDS, Measures
 from schemas.movements import Reason
 from schemas.settings import MetricsSettings
-from sinks.redis_availability import age_of
+from sinks.redis_availability import RedisCounters, age_of
 
 BEAT_SECONDS_MAX: Final = 10.0
 START_SECONDS_MAX: Final = 300.0
@@ -46,34 +46,6 @@ PORT_MAX: Final = 65_535
 READS: Final = ("GET", "HEAD")
 
 log = structlog.get_logger(__name__)
-
-
-class RedisReadings(Protocol):
-    """What is read of a Redis sink's counters (sinks.redis_availability.RedisCounters)."""
-
-    @property
-    def written(self) -> int:
-        """SKUs written."""
-
-    @property
-    def refused(self) -> int:
-        """SKUs left as they were, since Redis held something as new."""
-
-    @property
-    def calls(self) -> int:
-        """Calls answered."""
-
-    @property
-    def reconnects(self) -> int:
-        """Connections made anew."""
-
-    @property
-    def resent(self) -> int:
-        """Calls sent again."""
-
-    @property
-    def refills(self) -> int:
-        """Times that all SKUs were asked for again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +61,7 @@ class Facts:
 
     measures: Measures
     board: Board
-    redis: Callable[[], RedisReadings]
+    redis: Callable[[], RedisCounters]
     rules_loaded: Callable[[], bool]
     monotonic_ms: Callable[[], int]
     settings: MetricsSettings
@@ -122,12 +94,16 @@ class Health:
         beat_age = self.beat_ages_seconds().get(self.process)
         if beat_age is not None and beat_age < BEAT_SECONDS_MAX:
             return Verdict(good=True, reason=f"the worker gave a sign {beat_age:.1f} s ago")
-        if beat_age is not None and self.facts.board.is_running(self.process):
+        if beat_age is not None and self.running():
             return Verdict(good=False, reason=f"the worker gave no sign for {beat_age:.1f} s")
         starting = (self.facts.monotonic_ms() - self._began_ms) / 1000
         if starting < START_SECONDS_MAX:
             return Verdict(good=True, reason=f"starting for {starting:.0f} s, of at most {START_SECONDS_MAX:g} s")
         return Verdict(good=False, reason=f"has not started within {START_SECONDS_MAX:g} s")
+
+    def running(self) -> bool:
+        """Whether the worker reads, or its lanes work: with few partitions not every process has one to read."""
+        return self.facts.board.is_running(self.process) or bool(self.facts.measures.lanes)
 
     def readiness(self) -> Verdict:
         """Whether what Redis holds is fresh and stays so; all reasons against it."""
@@ -138,13 +114,13 @@ class Health:
         facts, settings = self.facts, self.facts.settings
         if facts.board.draining():
             yield "draining"
-        if not facts.board.is_running(self.process):
-            yield "still starting"
         if not facts.rules_loaded():
             yield "no rules are loaded"
         lags = self.lags_seconds()
         lag = max(lags.values(), default=None)
-        if lag is None:
+        if not self.running():
+            yield "still starting"
+        elif lag is None:
             yield "it is not known yet how far the input is read"
         elif lag >= settings.ready_lag_seconds:
             topic, partition = max(lags, key=lambda where: lags[where])
@@ -292,9 +268,7 @@ class _MetricsCollector(Collector):
             " that state, which grows when a state is made anew.",
             build,
         )
-        yield _gauge(
-            "onhand_running", "1 once this worker process reads its input.", board.is_running(self._health.process)
-        )
+        yield _gauge("onhand_running", "1 once this worker process has begun to work.", self._health.running())
         yield _gauge("onhand_draining", "1 while the flow ends in order because it was asked to.", board.draining())
         yield _gauge("onhand_ready", "1 where /readyz answers 200.", self._health.readiness().good)
         beats = GaugeMetricFamily(
@@ -403,8 +377,8 @@ class _MetricsCollector(Collector):
         )
         yield _counter(
             "onhand_redis_refills",
-            "Times that Redis was found without what was written to it (emptied, replaced, failed over) and that all"
-            " SKUs were asked for again.",
+            "Times that a sink slot found Redis without what was written to it (new, emptied, replaced, failed over)"
+            " and asked for all SKUs again. Each of the 8 slots counts for itself.",
             redis.refills,
         )
 

@@ -30,6 +30,7 @@ from schemas.batches import Mark, Origin
 from schemas.movements import Reason
 from schemas.outputs import Availability, DeadLetter, LaneResult
 from schemas.settings import MetricsSettings
+from sinks.redis_availability import RedisCounters
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGE = (CHECKOUT / "docs/monitoring.md").read_text(encoding="utf-8")
@@ -42,19 +43,9 @@ PROCESSES = 3
 PROCESS = 1
 OF_PROMETHEUS = {"up"}  # told by Prometheus itself
 PROMQL_WORDS = {"by", "and", "or", "unless", "on", "ignoring", "without", "bool", "offset"}
+COUNTERS = RedisCounters(written=11, refused=12, calls=13, reconnects=14, resent=15, refills=16)
 SKU = Availability("SKU-1", 1, 1, "2026-11-21T09:00:00.000Z", 1, {}, {})
 LETTER = DeadLetter("1", "not_json", "", "", None, None, None, None, None)
-
-
-class Counters(NamedTuple):
-    """What a Redis sink counts."""
-
-    written: int = 11
-    refused: int = 12
-    calls: int = 13
-    reconnects: int = 14
-    resent: int = 15
-    refills: int = 16
 
 
 class Worker:
@@ -90,7 +81,7 @@ class Worker:
         facts: dict[str, Any] = {
             "measures": self.measures,
             "board": self.board,
-            "redis": Counters,
+            "redis": lambda: COUNTERS,
             "rules_loaded": lambda: self.has_rules,
             "monotonic_ms": lambda: self.monotonic_ms,
             "settings": MetricsSettings(),
@@ -188,13 +179,15 @@ def nothing_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def starts(worker: Worker) -> None:
-    """Let a worker be one that does not read yet."""
+    """Let a worker be one that does not read yet, and whose lanes have done nothing."""
     worker.board.clear()
+    worker.measures.lanes.clear()
+    worker.measures.passages.clear()
 
 
 def restores(worker: Worker) -> None:
     """Let a worker be one that beat once and does not read yet."""
-    worker.board.clear()
+    starts(worker)
     worker.board.beat(PROCESS, worker.monotonic_ms)
 
 
@@ -255,7 +248,8 @@ def lags_less(worker: Worker) -> None:
 
 
 def forgets_marks(worker: Worker) -> None:
-    """Let no mark have come yet."""
+    """Let a worker read, but its lanes have done nothing yet."""
+    worker.measures.lanes.clear()
     worker.measures.passages.clear()
 
 
@@ -297,6 +291,17 @@ def test_readiness_says_what_is_against_it(worker: Worker, change: Callable[[Wor
     assert gauge == answer.says["ready"]
 
 
+def test_a_process_that_reads_no_partition_runs_by_what_its_lanes_do(worker: Worker) -> None:
+    """With fewer partitions than processes some only compute: ready like the others, and dead when they hang."""
+    worker.board.clear()
+    worker.board.beat(PROCESS, worker.monotonic_ms)
+    with worker.serving() as server:
+        assert asked(server, "/readyz").status == 200
+        assert samples_of(server)["onhand_running"] == 1
+        worker.sleeps(10)
+        assert asked(server, "/livez").status == 503
+
+
 def test_the_partition_that_is_furthest_behind_decides(worker: Worker) -> None:
     """The reason names it, however fresh the others are."""
     for partition, age_ms in ((0, 0), (5, 70_000), (7, 40_000)):
@@ -308,14 +313,13 @@ def test_the_partition_that_is_furthest_behind_decides(worker: Worker) -> None:
 
 def test_all_reasons_are_told_at_once(worker: Worker) -> None:
     """Nobody has to clear one to see the next."""
-    starts(worker)
     lags(worker)
     worker.has_rules = False
     worker.board.ask_drain()
     epoch_began(1000)(worker)
     with worker.serving() as server:
         reasons = asked(server, "/readyz").says["reason"].split("; ")
-    assert [reason.split()[0] for reason in reasons] == ["draining", "still", "no", f"{TOPIC},", "the"]
+    assert [reason.split()[0] for reason in reasons] == ["draining", "no", f"{TOPIC},", "the"]
 
 
 def test_readiness_goes_when_nothing_is_heard_any_more(worker: Worker) -> None:
@@ -410,7 +414,7 @@ def test_a_lag_of_unknown_length_is_infinite(worker: Worker) -> None:
 
 def test_what_is_not_known_is_left_out(worker: Worker) -> None:
     """No number stands for what has not happened, and offsets that count nothing are no messages."""
-    starts(worker)
+    worker.board.clear()
     worker.measures.epoch_began_ms = 0
     with worker.serving(offsets_count=False) as server:
         said = samples_of(server)
@@ -634,7 +638,7 @@ def test_many_ask_at_once_while_the_worker_works(worker: Worker, monkeypatch: py
 def test_a_fault_inside_is_told_and_answered(worker: Worker, capfd: pytest.CaptureFixture[str]) -> None:
     """A probe that cannot be answered fails, and the log holds why; the server goes on."""
 
-    def broken() -> Counters:
+    def broken() -> RedisCounters:
         raise ZeroDivisionError
 
     with worker.serving(redis=broken) as server, capture_logs() as logs:
