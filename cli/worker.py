@@ -11,7 +11,6 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 import structlog
-from bytewax.dataflow import Dataflow
 from redis.exceptions import (
     AuthenticationError,
     ConnectionError,  # noqa: A004  # redis-py's is no OSError
@@ -114,7 +113,7 @@ class _Worker:
         self._spec = spec
         self._configuration = configuration
         self._board = Board(spec.board, spec.processes)
-        self._measures = Measures(epoch_began_ms=now_ms())
+        self._measures = Measures(epoch_began_ms=0 if spec.store is None else now_ms())  # 0: epochs keep nothing
         self._packing_seconds: dict[int, float] = {}  # by lane, in this epoch's end
         self._redis = self._redis_sink()
         self._source = self._movements()
@@ -136,23 +135,18 @@ class _Worker:
             durable=spec.store is not None,
             hooks=self._hooks(),
         )
-        flow = availability_flow(self._source, self._sinks(), making)
         with HealthServer(settings.metrics.listen, spec.process, self._facts(), now_ms):
-            self._run(flow)
+            run_flow(
+                availability_flow(self._source, self._sinks(), making),
+                snapshot_seconds=settings.state.snapshot_seconds,
+                store=None if spec.store is None else Path(spec.store),
+                addresses=spec.addresses,
+                process=spec.first + spec.process,
+            )
         if isinstance(self._source, KafkaSource):
             self._source.commit_last()
         counted, written = self._measures, self._redis.counters
         log.debug("worker ended", applied=counted.applied, duplicates=counted.duplicates, written=written.written)
-
-    def _run(self, flow: Dataflow) -> None:
-        settings, spec = self._configuration.settings, self._spec
-        run_flow(
-            flow,
-            snapshot_seconds=settings.state.snapshot_seconds,
-            store=None if spec.store is None else Path(spec.store),
-            addresses=spec.addresses,
-            process=spec.first + spec.process,
-        )
 
     def _facts(self) -> Facts:
         """What the health of this process is told from."""
@@ -183,7 +177,7 @@ class _Worker:
     def _snapshotted(self, lane: int, bytes_: int, positions: int, seconds: float) -> None:
         """Lanes are packed one after the other at the end of an epoch; the first of them begins the next."""
         measures, packing = self._measures, self._packing_seconds
-        if lane in packing:
+        if lane in packing or not packing:
             measures.epochs += 1
             measures.epoch_began_ms = now_ms()
             packing.clear()
