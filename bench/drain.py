@@ -18,6 +18,7 @@ from random import Random
 from typing import Any, Final
 
 import msgspec
+import psutil
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from redis import Redis
@@ -264,6 +265,12 @@ def _ended(client: Redis, running: Running, ends: list[str]) -> bool:
 
 
 def _peak_memory_bytes(pid: int) -> int:
+    """Of the command and its workers together."""
+    family = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    return sum(map(_peak_bytes, family))
+
+
+def _peak_bytes(pid: int) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024

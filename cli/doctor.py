@@ -9,9 +9,10 @@ import typer
 from cli.configuration import ConfigOption, Configuration, Located, load_configuration, read_rules
 from cli.doctor_kafka import kafka_checks
 from cli.doctor_redis import redis_checks
-from cli.failures import DIFFERENT, FAILED, CliError
+from cli.failures import DIFFERENT, FAILED, CliError, one_line
 from cli.findings import Check
 from cli.screen import print_json, print_line, print_table
+from flows.store import StoreError, is_new, opened
 
 EXAMPLES: Final = ("onhand doctor", "onhand doctor --json")
 
@@ -20,19 +21,24 @@ def doctor(
     config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Look at Kafka, topics, lag, Redis and rules, and say what to do about each finding.
+    """Look at Kafka, topics, lag, Redis, state and rules, and say what to do about each finding.
 
     Exits with 0 where all is fine, with 3 where something is to be done, and with 1 where neither Kafka nor Redis
     answers, so that nothing could be checked.
     """
     configuration = load_configuration(config, os.environ)
-    checks = [*_rules_checks(configuration), *kafka_checks(configuration.settings), *redis_checks(configuration)]
+    checks = [
+        *_rules_checks(configuration),
+        *kafka_checks(configuration.settings),
+        *redis_checks(configuration),
+        _state_check(configuration),
+    ]
     if as_json:
         print_json({"checks": checks})
     else:
         _print(checks)
     findings = sum(check.result in ("finding", "unreachable") for check in checks)
-    if not any(check.result == "ok" for check in checks if check.subject != "rules"):
+    if not any(check.result == "ok" for check in checks if check.subject not in ("rules", "state")):
         raise CliError("no server answers, so nothing could be checked; begin with the first advice above", FAILED)
     if findings:
         raise CliError(f"{findings} finding{'s' * (findings != 1)}, each with what to do", DIFFERENT)
@@ -64,3 +70,17 @@ def _rules_check(path: str, errors: list[Located], warnings: int) -> Check:
     if errors:
         return Check("rules", "finding", errors[0].line(), f"`onhand check` lists all that is wrong with {path}")
     return Check("rules", "ok", f"{path} is valid" + (f", {warnings} warnings" if warnings else ""))
+
+
+def _state_check(configuration: Configuration) -> Check:
+    """The store of the settings, without reading its content."""
+    settings = configuration.settings
+    path = configuration.at(settings.state.path)
+    if is_new(path):
+        return Check("state", "ok", f"{path} is new: the first start makes it, and reads the log from its beginning")
+    try:
+        meta = opened(path, settings.state.lanes)
+    except StoreError as error:
+        what, _, advice = one_line(error).partition(": ")
+        return Check("state", "finding", what, advice or "`onhand recovery check` says more")
+    return Check("state", "ok", f"{path}: incarnation {meta.incarnation}, made {meta.created}")

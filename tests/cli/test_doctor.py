@@ -110,3 +110,13 @@ def test_nothing_in_reach_is_exit_code_1(settings: dict[str, str], tmp_path: Pat
     nowhere = {"kafka.bootstrap_servers": NOWHERE, "redis.url": f"redis://{NOWHERE}"}
     done = onhand("doctor", cwd=tmp_path, settings=settings | nowhere)
     assert "nothing could be checked" in assert_failed_in_one_line(done, 1)
+
+
+def test_a_state_that_no_flow_can_go_on_from_is_a_finding(settings: dict[str, str], tmp_path: Path) -> None:
+    """A new one is fine, and so is a whole one; where a part is gone, it says which."""
+    assert "is new" in checks(settings, tmp_path, 0)["state"]["found"]
+    assert onhand("recovery", "create", cwd=tmp_path, settings=settings).returncode == 0
+    assert "incarnation" in checks(settings, tmp_path, 0)["state"]["found"]
+    (tmp_path / "state" / "part-2.sqlite3").unlink()
+    found = checks(settings, tmp_path, 3)["state"]
+    assert (found["result"], "part-2" in found["found"], "backup" in found["advice"]) == ("finding", True, True)
