@@ -90,9 +90,9 @@ class Flow:
         for slot in self.slots:
             slot.snapshot()
 
-    def write_and_settle(self, lane: int, *skus: str) -> None:
+    def write_and_settle(self, lane: int, *skus: str, version: int) -> None:
         """Write the only batch of an epoch."""
-        self.write(lane, *skus)
+        self.write(lane, *skus, version=version)
         self.settle()
 
     def fill(self) -> None:
@@ -597,7 +597,7 @@ def test_results_that_redis_did_not_take_are_not_shown(flow: Flow, client: Redis
     client.config_set("maxmemory", "1")
     try:
         with pytest.raises(SinkError, match="OOM"):
-            impatient.write_and_settle(0, "SKU-0-0")
+            impatient.write_and_settle(0, "SKU-0-0", version=2)
     finally:
         client.config_set("maxmemory", "0")
     assert impatient.shown == []
