@@ -81,7 +81,7 @@ def run_availability(configuration: Configuration, cluster: Cluster = ALONE, *, 
             )
             running.append(supervisor)
             with (
-                _ticking(configuration.settings, redis.url),
+                _ticking(configuration.settings, redis.url, draining),
                 watching(configuration, rules, settled.generation, redis.url, now_ms),
             ):
                 code = supervisor.run()
@@ -143,13 +143,13 @@ def _specs(whole: _Whole, board: Board, rules: Rules, *, accept_truncated: bool)
     ]
 
 
-def _ticking(settings: Settings, redis_url: str) -> AbstractContextManager[object]:
+def _ticking(settings: Settings, redis_url: str, draining: Drain) -> AbstractContextManager[object]:
     """Ticks into every partition of the input, each second; a file has those that it has."""
     reads, kafka = settings.input, settings.kafka
     if reads.kind == "kafka":
-        return Timekeeper(KafkaTicks(kafka.bootstrap_servers, reads.topic, kafka.options), now_ms)
+        return Timekeeper(KafkaTicks(kafka.bootstrap_servers, reads.topic, kafka.options), now_ms, draining)
     if reads.kind == "redis_stream":
-        return Timekeeper(RedisStreamTicks(redis_url, reads.topic), now_ms)
+        return Timekeeper(RedisStreamTicks(redis_url, reads.topic), now_ms, draining)
     return nullcontext()
 
 

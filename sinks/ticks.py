@@ -93,11 +93,15 @@ class Timekeeper:
     """Writes a tick each second while its `with` block runs, in a thread of its own.
 
     `now_ms` is the wall clock in ms since 1970. Several timekeepers of one log do no harm: a clock never goes back.
+    While `draining` says so none is written, since nobody would read it.
     """
 
-    def __init__(self, target: TickTarget, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, target: TickTarget, now_ms: Callable[[], int], draining: Callable[[], bool] = lambda: False
+    ) -> None:
         self._target = target
         self._now_ms = now_ms
+        self._draining = draining
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="timekeeper", daemon=True)
         self._failing = False
@@ -113,7 +117,7 @@ class Timekeeper:
         self._thread.join(STOP_SECONDS_MAX)
 
     def _run(self) -> None:
-        while not self._stopping.wait(INTERVAL_SECONDS):
+        while not self._stopping.wait(INTERVAL_SECONDS) and not self._draining():
             self._tell(self._target.write(encode(Tick(time=format_ms(self._now_ms())))))
 
     def _tell(self, trouble: str | None) -> None:
