@@ -1,7 +1,8 @@
 # onhand is run from its checkout: the packages are the folders, and the editable install gives the command.
 FROM python:3.12-slim
 
-RUN useradd --uid 10001 --create-home onhand
+# the state's folder belongs to the user, so that a volume made for it does, too
+RUN useradd --uid 10001 --create-home onhand && install --directory --owner onhand --mode 0700 /var/lib/onhand
 
 WORKDIR /opt/onhand
 

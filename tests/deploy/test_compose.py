@@ -140,3 +140,26 @@ def test_the_image_holds_every_package() -> None:
     kept = {line[1:] for line in (CHECKOUT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     packages = {path.parent.name for path in CHECKOUT.glob("[a-z]*/__init__.py")}
     assert packages | {"LICENSE", "pyproject.toml", "requirements.lock"} <= kept
+
+
+def test_the_state_of_the_flow_outlives_its_container() -> None:
+    """It lies in a volume, in a folder that the image gives to the flow's user."""
+    flow = SERVICES["availability"]
+    path = settings_of("availability").state.path
+    assert f"state:{path}" in flow["volumes"]
+    assert "state" in COMPOSE["volumes"]
+    dockerfile = (CHECKOUT / "Dockerfile").read_text()
+    assert re.search(rf"install --directory --owner onhand --mode 0700 {path}$", dockerfile, re.MULTILINE)
+
+
+def test_a_container_is_given_the_time_of_a_drain() -> None:
+    """Else it is killed before its last snapshot, and reads again what it had done."""
+    seconds = int(SERVICES["availability"]["stop_grace_period"].removesuffix("s"))
+    assert seconds > settings_of("availability").state.drain_seconds
+
+
+def test_the_flow_is_asked_whether_it_lives_where_it_answers() -> None:
+    """At the port of its first worker."""
+    port = port_of(settings_of("availability").metrics.listen)
+    assert f"127.0.0.1:{port}/livez" in SERVICES["availability"]["healthcheck"]["test"][-1]
+    assert f"127.0.0.1:{port}:{port}" in SERVICES["availability"]["ports"]
