@@ -24,7 +24,7 @@ from schemas.movements import Decoded, Fact, decode
 from schemas.outputs import Availability
 from schemas.rule_changes import rules_of_document
 from schemas.rules import Rules
-from schemas.settings import KafkaSettings, Settings
+from schemas.settings import Settings
 from schemas.times import parse_ms
 from schemas.topics import GENERATIONS
 from schemas.watch import Generation
@@ -150,7 +150,7 @@ def opened_movements(configuration: Configuration, redis_url: str, client: Redis
     reads, kafka = configuration.settings.input, configuration.settings.kafka
     if reads.kind == "kafka":
         with KafkaLog(kafka, reads.topic) as log:
-            yield KafkaMovements(kafka, log)
+            yield KafkaMovements(log)
     elif reads.kind == "redis_stream":
         yield StreamMovements(redis_url, reads.topic, client)
     elif reads.topic == STDIN:
@@ -162,7 +162,7 @@ def opened_movements(configuration: Configuration, redis_url: str, client: Redis
 class KafkaMovements:
     """The topic of movements, one partition after the other."""
 
-    def __init__(self, kafka: KafkaSettings, log: KafkaLog) -> None:
+    def __init__(self, log: KafkaLog) -> None:
         self._log = log
         self._next: dict[int, int] = {}
         for partition, extent in log.extents().items():
