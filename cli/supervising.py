@@ -14,7 +14,6 @@ from typing import Final, NamedTuple, Self
 import msgspec
 import structlog
 
-from cli.draining import Drain
 from cli.failures import DONE, FAILED, MISUSED
 from cli.worker import WorkerSpec, monotonic_ms
 from flows.board import Board
@@ -28,6 +27,7 @@ KILL_SECONDS_MAX: Final = 10.0
 WAIT_SECONDS_FIRST: Final = 0.5
 WAIT_SECONDS_MAX: Final = 30.0
 CALM_SECONDS: Final = 60.0  # a group that lived longer starts again without waiting
+WORKER: Final = ("-m", "cli.worker")
 FINAL: Final = (FAILED, MISUSED)
 
 log = structlog.get_logger(__name__)
@@ -43,10 +43,13 @@ class Ended(NamedTuple):
 class Group:
     """The processes of one start; as a context manager, none of them is left behind."""
 
-    def __init__(self, specs: Sequence[WorkerSpec], board: Board, kept_open: Sequence[int]) -> None:
+    def __init__(
+        self, specs: Sequence[WorkerSpec], board: Board, kept_open: Sequence[int], program: Sequence[str]
+    ) -> None:
         self._specs = specs
         self._board = board
         self._kept_open = kept_open
+        self._program = program
         self._children: list[subprocess.Popen[bytes]] = []
         self._began_ms = monotonic_ms()
 
@@ -98,7 +101,7 @@ class Group:
         """A child that the kernel kills when this process ends, in whatever way."""
         reader, writer = os.pipe()
         try:
-            command = [sys.executable, "-m", "cli.worker", str(reader)]
+            command = [sys.executable, *self._program, str(reader)]
             child = subprocess.Popen(  # noqa: S603  # this interpreter and our own arguments
                 tethered(command), pass_fds=(reader, self._board.descriptor, *self._kept_open), start_new_session=True
             )
@@ -115,18 +118,20 @@ class Group:
 class Supervisor:
     """Runs the workers that `specs` describes anew for each start, until they are done.
 
-    `kept_open` are descriptors that the workers inherit. `chance` draws the jitter of waits.
+    `kept_open` are descriptors that the workers inherit. `program` are the interpreter's arguments, before that of the
+    descriptor with the spec. `chance` draws the jitter of waits.
     """
 
-    def __init__(  # what surrounds a group
+    def __init__(  # what surrounds a group; most of it has a default
         self,
         specs: Callable[[], Sequence[WorkerSpec]],
         board: Board,
-        draining: Drain,
+        draining: Callable[[], bool],
         *,
         drain_seconds_max: float,
         kept_open: Sequence[int] = (),
         restarts: bool = True,
+        program: Sequence[str] = WORKER,
         chance: random.Random | None = None,
     ) -> None:
         self.restarts = 0
@@ -136,6 +141,7 @@ class Supervisor:
         self._drain_seconds_max = drain_seconds_max
         self._kept_open = kept_open
         self._may_restart = restarts
+        self._program = program
         self._chance = chance or random.Random()  # noqa: S311  # jitter
         self._group: Group | None = None
 
@@ -148,7 +154,7 @@ class Supervisor:
         """Runs groups until one is done or cannot go on; the exit code."""
         wait_seconds = WAIT_SECONDS_FIRST
         while True:
-            with Group(self._specs(), self._board, self._kept_open) as group:
+            with Group(self._specs(), self._board, self._kept_open, self._program) as group:
                 self._group = group
                 ended = self._watched(group)
                 lived_seconds = group.lived_seconds()

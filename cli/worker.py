@@ -73,7 +73,10 @@ log = structlog.get_logger(__name__)
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a supervisor tells a worker; secrets come by the environment, as they came to the supervisor."""
+    """What a supervisor tells a worker, through a pipe of theirs: the address of Redis may hold a password.
+
+    Settings come by the same file and environment as the supervisor's own.
+    """
 
     config: str | None
     process: int  # on this machine, from 0

@@ -1,0 +1,173 @@
+"""The supervisor over real processes, which do as little as it takes: who ends all, who is started again, who waits."""
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cli import supervising
+from cli.failures import DONE, FAILED, MISUSED
+from cli.supervising import Supervisor, free_addresses
+from cli.worker import BROKEN, UNREACHABLE, WorkerSpec
+from flows.board import Board
+
+# A worker that does what `script` says with the board, its number, and how often it was started before.
+WORKER = """
+import os, sys, time
+from pathlib import Path
+import msgspec
+from cli.worker import WorkerSpec, monotonic_ms
+from flows.board import Board
+spec = msgspec.json.decode(os.fdopen(int(sys.argv[1]), "rb").read(), type=WorkerSpec)
+board, number, folder = Board(spec.board, spec.processes), spec.process, Path(spec.store)
+with (folder / f"starts-{number}").open("a") as file:
+    file.write(f"{os.getpid()}\\n")
+start = len((folder / f"starts-{number}").read_text().splitlines())
+def live(seconds=60.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not board.draining():
+        board.beat(number, monotonic_ms()); board.run(number); time.sleep(0.01)
+"""
+
+
+class Bench:
+    """A supervisor of some such workers, and what it is asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.drain_at: float | None = None
+
+    def run(self, script: str, workers: int = 2, *, drain_seconds_max: float = 5.0, restarts: bool = True) -> int:
+        """The exit code of the supervisor."""
+        board = Board.make(workers)
+        supervisor = Supervisor(
+            lambda: [self._spec(board, number, workers) for number in range(workers)],
+            board,
+            lambda: self.drain_at is not None and time.monotonic() > self.drain_at,
+            drain_seconds_max=drain_seconds_max,
+            restarts=restarts,
+            program=("-c", WORKER + script),
+            chance=random.Random(1),
+        )
+        return supervisor.run()
+
+    def starts(self, number: int = 0) -> list[int]:
+        """The process ids of a worker, one for each start."""
+        file = self.folder / f"starts-{number}"
+        return [int(line) for line in file.read_text().split()] if file.exists() else []
+
+    def drain_when(self, condition: Callable[[], bool]) -> None:
+        """Ask for a drain once `condition` holds, from another thread."""
+        import threading  # noqa: PLC0415
+
+        def look() -> None:
+            while not condition():
+                time.sleep(0.01)
+            self.drain_at = time.monotonic()
+
+        threading.Thread(target=look, daemon=True).start()
+
+    def _spec(self, board: Board, number: int, workers: int) -> WorkerSpec:
+        return WorkerSpec(
+            config=None,
+            process=number,
+            processes=workers,
+            first=0,
+            addresses=[],
+            board=board.descriptor,
+            incarnation=1,
+            rules={},
+            redis_url="",
+            store=str(self.folder),
+            accept_truncated=False,
+        )
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """Short waits."""
+    monkeypatch.setattr(supervising, "WAIT_SECONDS_FIRST", 0.05)
+    monkeypatch.setattr(supervising, "WAIT_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(supervising, "FROZEN_SECONDS_MAX", 1.0)
+    monkeypatch.setattr(supervising, "OTHERS_SECONDS_MAX", 0.5)
+    return Bench(tmp_path)
+
+
+def test_the_end_of_the_input_is_the_end(bench: Bench) -> None:
+    """All workers end by themselves."""
+    assert bench.run("live(0.1)") == DONE
+    assert len(bench.starts()) == 1
+
+
+@pytest.mark.parametrize("code", [BROKEN, UNREACHABLE, -9])
+def test_where_one_dies_all_start_again(bench: Bench, code: int) -> None:
+    """Bytewax would not go on without it; the others are ended first."""
+    die = "os.kill(os.getpid(), 9)" if code < 0 else f"sys.exit({code})"
+    bench.drain_when(lambda: len(bench.starts(0)) == 3 and len(bench.starts(1)) == 3)
+    assert bench.run(f"if number == 1 and start < 3: {die}\nlive()") == DONE
+    assert (len(bench.starts(0)), len(bench.starts(1))) == (3, 3)
+    assert not any(map(psutil.pid_exists, bench.starts(0) + bench.starts(1)))
+
+
+@pytest.mark.parametrize("code", [FAILED, MISUSED])
+def test_what_a_person_has_to_put_right_ends_all(bench: Bench, code: int) -> None:
+    """Even where a peer, which only sees that it is alone, says something else first."""
+    script = f"if number == 0: sys.exit({BROKEN})\ntime.sleep(0.2)\nsys.exit({code})"
+    assert bench.run(script) == code
+    assert len(bench.starts()) == 1
+
+
+def test_a_pipe_cannot_be_read_again(bench: Bench) -> None:
+    """So nothing is started again."""
+    assert bench.run(f"sys.exit({BROKEN})", 1, restarts=False) == BROKEN
+    assert len(bench.starts()) == 1
+
+
+def test_a_worker_without_a_sign_of_life_is_replaced(bench: Bench) -> None:
+    """Whether it stands still or only its heart does."""
+    bench.drain_when(lambda: len(bench.starts(0)) == 2)
+    assert bench.run("if number == 1 and start == 1:\n  live(0.3)\n  os.kill(os.getpid(), 19)\nlive()") == DONE
+    assert not any(map(psutil.pid_exists, bench.starts(0) + bench.starts(1)))
+
+
+def test_a_worker_that_starts_is_given_time(bench: Bench) -> None:
+    """A large state takes longer to load than a heart may stand still."""
+    assert bench.run("time.sleep(2)\nlive(0.1)", 1) == DONE
+    assert len(bench.starts()) == 1
+
+
+def test_a_drain_that_takes_too_long_is_ended(bench: Bench) -> None:
+    """With an exit code that says so."""
+    bench.drain_when(lambda: len(bench.starts(0)) == 1)
+    begun = time.monotonic()
+    script = "while True: board.beat(number, monotonic_ms()); board.run(number); time.sleep(0.01)"
+    assert bench.run(script, drain_seconds_max=0.5) == FAILED
+    assert time.monotonic() - begun < 5
+    assert not any(map(psutil.pid_exists, bench.starts(0)))
+
+
+def test_who_dies_while_draining_is_not_started_again(bench: Bench) -> None:
+    """Nothing is lost: the next start goes on from the last snapshot."""
+    bench.drain_when(lambda: len(bench.starts(0)) == 1)
+    assert bench.run(f"live()\nsys.exit({BROKEN})", 1) == BROKEN
+    assert len(bench.starts()) == 1
+
+
+def test_a_drain_ends_the_wait_for_the_next_start(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing runs, so there is nothing to wait for."""
+    monkeypatch.setattr(supervising, "WAIT_SECONDS_FIRST", 30.0)
+    bench.drain_when(lambda: len(bench.starts(0)) == 1 and not psutil.pid_exists(bench.starts(0)[0]))
+    begun = time.monotonic()
+    assert bench.run(f"sys.exit({BROKEN})", 1) == DONE
+    assert time.monotonic() - begun < 10
+
+
+def test_a_cluster_has_an_address_for_each_process() -> None:
+    """One process needs none."""
+    assert free_addresses(1) == []
+    addresses = free_addresses(3)
+    assert len(set(addresses)) == 3
+    assert all(address.startswith("127.0.0.1:") for address in addresses)

@@ -1,0 +1,56 @@
+"""How a worker ends: what may pass by itself is told from what a person has to put right."""
+
+import pytest
+from redis.exceptions import AuthenticationError, ReadOnlyError
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from cli.failures import FAILED, MISUSED, CliError
+from cli.worker import BROKEN, UNREACHABLE, failure_of
+from operators.snapshots import SnapshotError
+from sinks.slots import SinkError, SinkUnreachableError
+from sources.errors import SourceError, SourceUnreachableError
+
+
+def wrapped(error: BaseException, cause: BaseException | None = None) -> BaseException:
+    """`error` as Bytewax raises it, itself raised from `cause`."""
+    error.__cause__ = cause
+    outer = RuntimeError('error calling `next_batch` in step "availability.movements"')
+    outer.__cause__ = error
+    return outer
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (wrapped(SourceError("records were deleted")), FAILED),
+        (wrapped(SourceUnreachableError("no broker answered")), UNREACHABLE),
+        (wrapped(SinkError("the topic is missing")), FAILED),
+        (wrapped(SinkUnreachableError("not acknowledged in 120 s")), UNREACHABLE),
+        (wrapped(SinkError("does not answer"), RedisConnectionError("refused")), UNREACHABLE),
+        (wrapped(SinkError("refuses writes"), ReadOnlyError("a replica")), UNREACHABLE),
+        (wrapped(SinkError("refuses the login"), AuthenticationError("WRONGPASS")), FAILED),
+        (wrapped(SourceError("Redis did not answer for 120 s"), RedisConnectionError("refused")), UNREACHABLE),
+        (CliError("wrong rules", MISUSED), MISUSED),
+        (RuntimeError("Connection reset by peer"), BROKEN),
+    ],
+)
+def test_the_exit_code_says_who_can_help(error: BaseException, code: int) -> None:
+    """The supervisor starts again what may come back, and nothing else."""
+    assert failure_of(error, "state")[0] == code
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (wrapped(SnapshotError("the snapshot is damaged")), "onhand recovery check"),
+        (RuntimeError("SqliteFailure(Error { code: DiskFull, extended_code: 13 })"), "free space there"),
+        (RuntimeError("SqliteFailure(Error { code: DatabaseCorrupt })"), "put a backup of all its parts back"),
+        (wrapped(RuntimeError("InconsistentPartitionsError: too old to resume")), "put all parts of one backup back"),
+    ],
+)
+def test_trouble_with_the_state_says_what_to_do(error: BaseException, said: str) -> None:
+    """One line, with the folder, instead of an engine's panic."""
+    code, line = failure_of(error, "/var/lib/onhand")
+    assert code == FAILED
+    assert said in line
+    assert "/var/lib/onhand" in line
