@@ -5,7 +5,24 @@ from pathlib import Path
 
 import pytest
 
-from cli import bench, check, demo, doctor, explain, get, heartbeat, load, rules, rules_diff, run, tail, topics
+from cli import (
+    bench,
+    check,
+    demo,
+    doctor,
+    explain,
+    get,
+    heartbeat,
+    load,
+    rebuild,
+    recovery,
+    rules,
+    rules_diff,
+    run,
+    tail,
+    topics,
+    verify,
+)
 from cli.main import debug_taken
 from tests.cli.command import ONHAND, assert_failed_in_one_line, environment, onhand
 
@@ -16,6 +33,10 @@ COMMANDS = {
     ("check",): check.EXAMPLES,
     ("doctor",): doctor.EXAMPLES,
     ("topics", "create"): topics.EXAMPLES,
+    ("recovery", "create"): recovery.CREATE_EXAMPLES,
+    ("recovery", "check"): recovery.CHECK_EXAMPLES,
+    ("rebuild", "redis"): rebuild.EXAMPLES,
+    ("verify",): verify.EXAMPLES,
     ("explain",): explain.EXAMPLES,
     ("rules", "push"): rules.PUSH_EXAMPLES,
     ("rules", "show"): rules.SHOW_EXAMPLES,
