@@ -33,6 +33,7 @@ FAULTS: Final[tuple[FaultKind, ...]] = FaultKind.__args__  # type: ignore[attr-d
 RESTARTS: Final = frozenset({"drain", "rescale", "supervisor killed", "store damaged", "disk full"})
 STORE: Final = frozenset({"store damaged", "disk full"})
 SELDOM: Final = frozenset({"kafka killed", "worker frozen", *STORE})  # slow: only as the first fault of a seed
+SLOW_PER_SECOND: Final = 200  # a load that can be read in small pieces, too
 Damage = Literal["header", "pages", "deleted part", "deleted description"]
 DAMAGES: Final[tuple[Damage, ...]] = Damage.__args__  # type: ignore[attr-defined]
 MARKED: Final = tuple(f"{point}_{kind}" for point in POINTS for kind in KINDS)
@@ -80,14 +81,15 @@ def draw(seed: int, only: FaultKind | None = None) -> Schedule:
     if first in SELDOM:
         kinds = kinds[:2] if only is None else kinds[:1]
     chance.shuffle(kinds)
+    plan = draw_load(chance)
     return Schedule(
         seed=seed,
         only=only,
         workers=chance.choice((1, 2, 2, 2, 3)),
         snapshot_seconds=round(chance.uniform(0.2, 1.0), 2),
         lanes=chance.choice((8, 16, 64)),
-        fetch_bytes=chance.choice((0, 0, 8000, 20_000)),
-        load=draw_load(chance),
+        load=plan,
+        fetch_bytes=chance.choice((0, 4000)) if plan.messages_per_second <= SLOW_PER_SECOND else 0,
         rules_pushed=chance.random() < 0.2,
         faults=tuple(_fault(kind, chance) for kind in kinds),
     )

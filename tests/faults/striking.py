@@ -136,7 +136,7 @@ class Run:
         self._recover(_now_ms(), BEGIN_SECONDS_MAX)
         for number, fault in enumerate(schedule.faults):
             self._rest(fault.after_seconds)
-            self.result.faults.append(self._meet(fault))
+            self._meet(fault)
             if number == 0 and schedule.rules_pushed:
                 self._push_rules()
         sending.stop()
@@ -303,23 +303,23 @@ class Run:
 
     # Faults
 
-    def _meet(self, fault: Fault) -> Struck:
+    def _meet(self, fault: Fault) -> None:
         """Let one fault strike, and wait until it is forgotten."""
         struck = Struck(fault.kind)
+        self.result.faults.append(struck)  # at once: what is violated meanwhile is counted with it
         if fault.kind == "disk full" and os.geteuid() != 0:
             struck.skipped = "only root may mount a small disk"
-            return struck
+            return
         begun = time.time()
         since_ms = self._strike(fault, struck)
         if since_ms is None:
-            return struck
+            return
         struck.recovery_seconds = max(struck.recovery_seconds or 0.0, self._recover(since_ms))
         struck.read_again = self._read_again_since(begun)
         if fault.kind in ("drain", "rescale") and struck.read_again:
             raise ViolationError(
                 f"{struck.read_again} records were read again after a drain: {self._read_again(begun)}"
             )
-        return struck
 
     def _strike(self, fault: Fault, struck: Struck) -> int | None:  # noqa: C901, PLR0911, PLR0912  # one line for each kind
         """Strike; returns since when it is over, ms since 1970, or None where it did not strike."""
