@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 DRAIN_EXAMPLES: Final = ("onhand bench drain --runs 5", "onhand bench drain --movements 100000 --zipf 1.1")
 KERNEL_EXAMPLES: Final = ("onhand bench kernel --movements 100000 --runs 3",)
 
+HEALING_EXAMPLES: Final = (
+    "onhand bench healing --fault flush",
+    "onhand bench healing --fault kill --rate 5000",
+)
 REPLENISHMENT_EXAMPLES: Final = ("onhand bench replenishment", "onhand bench replenishment --lead-time-days 14 --json")
 REPLENISHMENT_COLUMNS: Final = ("target", "policy", "fill rate", "stock per SKU", "orders", "units lost", "of")
 
@@ -93,6 +97,37 @@ def replenishment(
         raise CliError(str(error)) from error
     if not as_json:
         print_table(REPLENISHMENT_COLUMNS, [_replenishment_row(run) for run in runs])
+
+
+def healing(
+    fault: Annotated[
+        str, typer.Option(help="kill (a worker), flush (Redis), redis-away (frozen for a minute), backlog.")
+    ] = "flush",
+    rate: Annotated[int, typer.Option(min=1, help="Movements sent a second.")] = 10_000,
+    skus: Annotated[int, typer.Option(min=1, max=999_999, help="How many SKUs.")] = 20_000,
+    snapshot_seconds: Annotated[float, typer.Option(min=0.05, help="How often the state is written.")] = 10.0,
+    backlog: Annotated[int, typer.Option(min=1, help="Movements of the backlog.")] = 5_000_000,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same movements.")] = 1,
+    runs: Annotated[int, typer.Option(min=1, help="Each run prints one JSON line.")] = 3,
+) -> None:
+    """Hurt a flow under load, and measure until it is right again; memory all the while.
+
+    Each run has servers of its own. After a flush it is right when every SKU is in Redis again and nothing is behind;
+    after the others when nothing is behind. A backlog is read from its beginning.
+    """
+    from bench.drain import BenchError
+    from bench.healing import FAULTS, HealingConfig
+    from bench.healing import healing as measured
+    from cli.failures import MISUSED, CliError
+
+    if fault not in FAULTS:
+        raise CliError(f"--fault {fault}: one of {', '.join(FAULTS)}", MISUSED)
+    config = HealingConfig(rate, skus, snapshot_seconds, backlog=backlog)
+    try:
+        for run in measured(config, FAULTS[fault], seed, runs):
+            print_json(run)
+    except BenchError as error:
+        raise CliError(str(error)) from error
 
 
 def _replenishment_row(run: "ReplenishmentRun") -> list[str]:

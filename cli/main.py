@@ -85,6 +85,7 @@ app.add_typer(bench_app, name="bench")
 add(bench_app, bench.drain, bench.DRAIN_EXAMPLES)
 add(bench_app, bench.kernel, bench.KERNEL_EXAMPLES)
 add(bench_app, bench.replenishment, bench.REPLENISHMENT_EXAMPLES)
+add(bench_app, bench.healing, bench.HEALING_EXAMPLES)
 
 
 def main() -> int:

@@ -47,6 +47,7 @@ COMMANDS = {
     ("bench", "drain"): bench.DRAIN_EXAMPLES,
     ("bench", "kernel"): bench.KERNEL_EXAMPLES,
     ("bench", "replenishment"): bench.REPLENISHMENT_EXAMPLES,
+    ("bench", "healing"): bench.HEALING_EXAMPLES,
 }
 
 
