@@ -150,6 +150,7 @@ class Writing:
     def __init__(self, url: str, bounds: PipelineBounds = PipelineBounds(), *, watches: bool = False) -> None:  # noqa: B008  # immutable
         self.now_ms = 10_000
         self.asked = 0
+        self.shown: list[list[LaneResult]] = []
         self.sink = RedisAvailabilitySink(
             url,
             PREFIX,
@@ -159,6 +160,7 @@ class Writing:
             bounds=bounds,
             refill=self.ask if watches else None,
             refills=lambda: self.asked,
+            visible=self.shown.append,
             incarnation=INCARNATION,
         )
         self.slot = self.sink.build_part("redis", self.sink.list_parts()[0], None)
@@ -222,6 +224,12 @@ def calls(client: Redis) -> int:
     return int(client.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"])
 
 
+def maps_read(cluster: Cluster) -> int:
+    """Count how often a sink has asked the servers for their map."""
+    asked = (client.info("commandstats").get("cmdstat_cluster|slots", {"calls": 0}) for client in cluster.clients)
+    return sum(int(each["calls"]) for each in asked)
+
+
 def test_every_sku_is_where_readers_look_for_it(writing: Writing, cluster: Cluster) -> None:
     """All servers hold their share; nothing had to be sent twice, and a call a server is enough for 128 SKUs."""
     for version in (1, 2, 3):
@@ -268,7 +276,9 @@ def test_writing_does_not_wait_for_a_slow_server(writing: Writing, cluster: Clus
     for version in (1, 2, 3):
         writing.write(version)
     assert time.monotonic() - began < 0.4
+    assert writing.shown == []
     writing.settle()
+    assert len(writing.shown) == 3
     assert time.monotonic() - began > 0.6
     assert versions(cluster) == [3] * len(SKUS)
 
@@ -299,10 +309,10 @@ def test_a_slot_that_moves_takes_its_skus_along(writing: Writing, cluster: Clust
     assert versions(cluster, [*SKUS, *moved]) == [5] * (len(SKUS) + 7)
     assert sum(len(client.keys("avail:*-*")) for client in cluster.clients) == len(SKUS) + 6
     assert writing.sink.counters.resent > 0
-    resent = writing.sink.counters.resent
+    before = (writing.sink.counters.resent, maps_read(cluster))
     writing.write(6, moved)
     writing.settle()
-    assert writing.sink.counters.resent == resent
+    assert (writing.sink.counters.resent, maps_read(cluster)) == before
 
 
 def test_a_call_that_a_server_refused_is_answered_once(writing: Writing, cluster: Cluster) -> None:
@@ -331,16 +341,20 @@ def test_scripts_that_one_server_forgot_are_loaded_again(writing: Writing, clust
     assert versions(cluster) == [6] * len(SKUS)
 
 
-def test_a_primary_that_is_killed_and_comes_back_is_waited_for() -> None:
-    """What was under way with it is sent again; the others are not disturbed."""
+@pytest.mark.parametrize("killed", [(1,), (0, 1, 2)])
+def test_primaries_that_are_killed_and_come_back_are_waited_for(killed: tuple[int, ...]) -> None:
+    """What was under way with them is sent again."""
     with cluster_of(3) as cluster:
         writing = Writing(cluster.url)
         writing.write(1)
-        cluster.servers[1].freeze()
+        for number in killed:
+            cluster.servers[number].freeze()
         for version in range(2, 6):
             writing.write(version)
-        cluster.servers[1].kill()
-        cluster.servers[1].start()
+        for number in killed:
+            cluster.servers[number].kill()
+        for number in killed:
+            cluster.servers[number].start()
         writing.write(6)
         writing.settle()
         assert versions(cluster) == [6] * len(SKUS)
