@@ -66,7 +66,7 @@ def run_availability(configuration: Configuration, cluster: Cluster = ALONE, *, 
         Drain(lambda signal: log.info("draining", signal=signal), at_once) as draining,
     ):
         reach(configuration, redis.url)
-        with stored(configuration, redis.url) as store:
+        with stored(configuration, rules, redis.url) as store:
             _tell_start(configuration, redis.url, cluster, store)
             settled = settle_rules(configuration, rules, redis.url)
             board = Board.make(cluster.workers)

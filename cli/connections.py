@@ -17,6 +17,7 @@ from cli.configuration import Configuration
 from cli.embedded import is_embedded, reading_redis
 from cli.failures import MISUSED, CliError, one_line
 from schemas.settings import KafkaSettings
+from sinks.redis_clients import client_of
 
 KAFKA_SECONDS_MAX: Final = 5.0
 KAFKA_ATTEMPT_SECONDS: Final = 1.0
@@ -88,9 +89,10 @@ def redis_client(configuration: Configuration) -> Iterator[Redis]:
     found = (
         reading_redis(configuration) if is_embedded(configuration) else nullcontext(configuration.settings.redis.url)
     )
-    with found as url, _client_at(url) as client:
+    with found as url:
         try:
-            yield client
+            with _client_at(url) as client:
+                yield client
         except RedisError as error:
             raise redis_failure(url, error) from error
 
@@ -98,7 +100,7 @@ def redis_client(configuration: Configuration) -> Iterator[Redis]:
 def _client_at(url: str) -> Redis:
     """A client that does not wait twice; CliError (exit 2) where `url` is no address."""
     try:
-        return Redis.from_url(
+        return client_of(
             url, socket_timeout=REDIS_SECONDS_MAX, socket_connect_timeout=REDIS_SECONDS_MAX, retry=Retry(NoBackoff(), 0)
         )
     except ValueError as error:

@@ -6,7 +6,7 @@ from typing import Annotated, Final, NamedTuple
 
 import msgspec
 import typer
-from redis import Redis
+from redis import Redis, RedisCluster
 
 from cli.configuration import ConfigOption, Configuration, load_configuration
 from cli.failures import CliError, one_line
@@ -126,7 +126,8 @@ def is_current(reading: Reading) -> bool:
 
 
 def _look(client: Redis, prefix: str, explain_prefix: str, sku: str) -> Reading:
-    with client.pipeline(transaction=True) as pipeline:  # all of one moment
+    alone = not isinstance(client, RedisCluster)  # in a cluster the three lie on several servers
+    with client.pipeline(transaction=alone) as pipeline:  # all of one moment
         pipeline.hget(explain_key(explain_prefix, sku), "doc")
         pipeline.hgetall(availability_key(prefix, sku))
         pipeline.hgetall(health_key(prefix))

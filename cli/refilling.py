@@ -20,8 +20,9 @@ from schemas.outputs import Availability, LaneResult
 from schemas.topics import AVAILABILITY
 from sinks import redis_availability
 from sinks.redis_availability import calls_of
+from sinks.redis_cluster import RedisServers
 from sinks.redis_keys import health_key
-from sinks.redis_pipeline import PipelineBounds, RedisPipeline
+from sinks.redis_pipeline import PipelineBounds
 from sinks.slots import SinkError
 
 REBUILD: Final = "@rebuild"
@@ -40,8 +41,6 @@ local run = redis.call('HGET', KEYS[1], 'run') or ''
 if run == ARGV[1] then redis.call('DEL', KEYS[1]) end
 return run
 """
-
-_pack = msgspec.msgpack.Encoder().encode
 
 
 class Refilled(msgspec.Struct):
@@ -170,20 +169,21 @@ class _Writer:
     def __init__(self, url: str, prefix: str) -> None:
         folder = Path(redis_availability.__file__).parent
         scripts = {name: (folder / f"redis_{name}.lua").read_text(encoding="utf-8") for name in SCRIPTS}
-        self._pipeline = RedisPipeline(url, scripts, PipelineBounds())
+        self._pipeline = RedisServers(url, scripts, PipelineBounds())
+        self._pipeline.connect()
         self._prefix = prefix
         self._newer = 0
 
     def claim(self, incarnation: int) -> None:
         """Tell Redis of the incarnation, so that a state made anew draws a greater one; of its age nothing is said."""
-        self._pipeline.send("health", _pack([health_key(self._prefix), str(incarnation)]), lambda _: None)
+        self._pipeline.send("health", [health_key(self._prefix), str(incarnation)], lambda _: None)
         self._pipeline.drain()
 
     def write(self, records: list[Availability]) -> tuple[int, int]:
         """How many of the records were newer than what Redis had, and how many were not; waits for its answers."""
         self._newer = 0
         for _, texts in calls_of(self._prefix, [_result_of(records)]):
-            self._pipeline.send("availability", _pack(texts), self._answered)
+            self._pipeline.send("availability", texts, self._answered)
         self._pipeline.drain()
         return self._newer, len(records) - self._newer
 

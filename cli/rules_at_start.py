@@ -4,7 +4,6 @@ import time
 from typing import Any, Final, NamedTuple
 
 import structlog
-from redis import Redis
 from redis.exceptions import RedisError
 
 from cli.configuration import Configuration
@@ -27,6 +26,7 @@ from schemas.settings import Settings
 from schemas.times import format_ms
 from schemas.topics import GENERATIONS
 from schemas.watch import Generation
+from sinks.redis_clients import client_of
 from sinks.redis_keys import read_partitions_held
 from sinks.rule_log import KafkaRuleLog, RedisRuleLog, RuleLog
 from sinks.slots import SinkError
@@ -160,11 +160,11 @@ def settle_rules(configuration: Configuration, rules: Rules, redis_url: str) -> 
 
 def generation_in_force(configuration: Configuration, redis_url: str) -> int:
     """The greatest generation that Redis has been told of, 0 where there is none."""
-    with Redis.from_url(redis_url, socket_timeout=REDIS_SECONDS_MAX) as client:
-        try:
+    try:
+        with client_of(redis_url, socket_timeout=REDIS_SECONDS_MAX) as client:
             held = read_partitions_held(client, configuration.settings.redis.prefix)
-        except RedisError as error:
-            raise CliError(f"Redis does not tell which rules hold ({one_line(error)}); look into its log") from error
+    except RedisError as error:
+        raise CliError(f"Redis does not tell which rules hold ({one_line(error)}); look into its log") from error
     return max((rules.generation for rules in held.values()), default=0)
 
 

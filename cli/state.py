@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import stamina
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-from redis import Redis
 from redis.exceptions import RedisError
 
 from cli.configuration import Configuration
@@ -16,11 +16,16 @@ from cli.embedded import is_embedded, reading_redis
 from cli.failures import CliError, one_line
 from cli.worker import now_ms
 from flows.store import FORMAT, PARTS, Meta, StoreError, create, is_new, locked, opened
+from schemas.rule_changes import digest_of, document_of
+from schemas.rules import Rules
 from schemas.settings import KafkaSettings, Settings
 from schemas.topics import AVAILABILITY
+from sinks.redis_clients import client_of
 from sinks.redis_keys import last_incarnation
 from sources.jsonl import STDIN
+from sources.kafka import LEADER_MOVES
 
+RULES_FILE: Final = "rules.digest"
 REDIS_SECONDS_MAX: Final = 5.0
 KAFKA_SECONDS_MAX: Final = 10.0
 LOOK_BACK_MAX: Final = 5  # records of a partition, where the last ones are no availability
@@ -35,10 +40,11 @@ class Stored(NamedTuple):
 
 
 @contextmanager
-def stored(configuration: Configuration, redis_url: str) -> Iterator[Stored]:
+def stored(configuration: Configuration, rules: Rules, redis_url: str) -> Iterator[Stored]:
     """The store of these settings, made where there is none; CliError where a flow cannot go on from it.
 
-    Standard input cannot be read again, so there is nothing to keep of it.
+    Standard input cannot be read again, so there is nothing to keep of it. What a file holds is decided by `rules` from
+    its first line on, so a state goes on by the same ones only.
     """
     settings = configuration.settings
     if reads_stdin(settings):
@@ -49,9 +55,24 @@ def stored(configuration: Configuration, redis_url: str) -> Iterator[Stored]:
         if is_new(path):
             create(path, _meta(settings, new_incarnation(settings, redis_url)))
         with locked(path) as lock:
-            yield Stored(path, lock, opened(path, settings.state.lanes).incarnation)
+            meta = opened(path, settings.state.lanes)
+            if settings.input.kind == "jsonl":
+                _check_rules(path, rules)
+            yield Stored(path, lock, meta.incarnation)
     except StoreError as error:
         raise CliError(one_line(error)) from error
+
+
+def _check_rules(path: Path, rules: Rules) -> None:
+    """CliError where the state was begun with other rules; a new one notes these."""
+    digest, noted = digest_of(document_of(rules)), path / RULES_FILE
+    if not noted.exists():
+        noted.write_text(digest, encoding="utf-8")
+    elif noted.read_text(encoding="utf-8") != digest:
+        raise CliError(
+            f"the state in {path} was begun with other rules, and a file takes none from outside: put rules.toml back,"
+            " write them into the file as a record, or begin anew with another state.path"
+        )
 
 
 def make_store(configuration: Configuration, machine: int, machines: int, incarnation: int | None) -> tuple[Path, Meta]:
@@ -104,13 +125,15 @@ def new_incarnation(settings: Settings, redis_url: str) -> int:
 
 
 def _told_redis(url: str, prefix: str) -> int:
-    with Redis.from_url(url, socket_timeout=REDIS_SECONDS_MAX) as client:
-        try:
+    try:
+        with client_of(url, socket_timeout=REDIS_SECONDS_MAX) as client:
             return last_incarnation(client, prefix)
-        except RedisError as error:
-            raise CliError(
-                f"Redis does not tell the last incarnation ({one_line(error)}); look into its log"
-            ) from error
+    except RedisError as error:
+        raise CliError(f"Redis does not tell the last incarnation ({one_line(error)}); look into its log") from error
+
+
+def _may_pass(error: Exception) -> bool:
+    return isinstance(error, KafkaException) and error.args[0].code() in LEADER_MOVES
 
 
 def _told_topic(kafka: KafkaSettings) -> int:
@@ -133,9 +156,16 @@ def _told_topic(kafka: KafkaSettings) -> int:
         consumer.close()
 
 
+@stamina.retry(on=_may_pass, attempts=None, timeout=KAFKA_SECONDS_MAX, wait_max=1.0)
+def _bounds(consumer: Consumer, partition: int) -> tuple[int, int]:
+    """Where a partition of the availability topic begins and ends; a topic just made has no leaders yet."""
+    place = TopicPartition(AVAILABILITY.name, partition)
+    return consumer.get_watermark_offsets(place, timeout=KAFKA_SECONDS_MAX)
+
+
 def _last_told(consumer: Consumer, partition: int) -> int:
     """The incarnation of a partition's last record; a compacted log always keeps its last one."""
-    first, end = consumer.get_watermark_offsets(TopicPartition(AVAILABILITY.name, partition), timeout=KAFKA_SECONDS_MAX)
+    first, end = _bounds(consumer, partition)
     for offset in range(end - 1, max(first, end - LOOK_BACK_MAX) - 1, -1):
         consumer.assign([TopicPartition(AVAILABILITY.name, partition, offset)])
         message = consumer.poll(KAFKA_SECONDS_MAX)

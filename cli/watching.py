@@ -19,6 +19,7 @@ from schemas.rule_changes import rules_of_document
 from schemas.rules import Rules
 from schemas.settings import Settings
 from schemas.times import duration_ms, format_ms
+from sinks.redis_clients import client_of
 from sinks.redis_keys import read_partitions_held, read_rules_in_force
 from sinks.rule_log import KafkaRuleLog, RedisRuleLog, RuleLog
 from sinks.slots import SinkError
@@ -166,7 +167,7 @@ def watching(
     if settings.input.kind == "jsonl":
         return nullcontext()
     heartbeats = _heartbeats(settings, redis_url)
-    client = Redis.from_url(redis_url, socket_timeout=ANSWER_SECONDS_MAX)
+    client = client_of(redis_url, socket_timeout=ANSWER_SECONDS_MAX)
     followed = RulesFollowed(client, settings.redis.prefix, rules, generation)
 
     def close() -> None:

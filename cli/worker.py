@@ -1,13 +1,15 @@
 """A worker: one process of a flow, started by its supervisor, with what it needs to know read from a descriptor."""
 
+import errno
 import os
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, BinaryIO, Final, TypeAlias
 
 import msgspec
 import structlog
@@ -47,6 +49,8 @@ from sources.redis_stream import RedisStreamReading, RedisStreamSource
 
 UNREACHABLE: Final = 75  # what is away may come back by itself: start again (EX_TEMPFAIL of sysexits)
 BROKEN: Final = 70  # the engine or a peer failed: start again (EX_SOFTWARE)
+ROOM_BYTES: Final = 1 << 20
+PRINTED_BYTES_MAX: Final = 100_000
 HOUR_MS: Final = 3_600_000
 DISK_FULL: Final = ("DiskFull", "disk is full")
 DAMAGED: Final = (
@@ -173,8 +177,9 @@ class _Worker:
         self._board.beat(self._spec.process, monotonic_ms())
 
     def _look(self) -> None:
-        """A source looks for input: the worker is alive and has begun to read."""
+        """A source looks for input: the worker is alive and has begun to read; what Redis has answered is taken."""
         self._beat()
+        self._redis.take_answers()
         self._board.run(self._spec.process)
 
     def _snapshotted(self, lane: int, bytes_: int, positions: int, seconds: float) -> None:
@@ -272,8 +277,11 @@ class _Worker:
         return Sinks(self._redis, *nowhere)
 
 
-def failure_of(error: BaseException, store: str | None) -> tuple[int, str]:
-    """The exit code with which a worker ends by `error`, and what it says; the supervisor decides by the code."""
+def failure_of(error: BaseException, store: str | None, printed: str = "") -> tuple[int, str]:
+    """The exit code with which a worker ends by `error`, and what it says; the supervisor decides by the code.
+
+    `printed` is what native code has said beside it: of several threads that panic, only one becomes an error.
+    """
     is_away = any(map(_is_away, causes(error)))
     for cause in causes(error):
         if isinstance(cause, SourceError | SinkError):
@@ -282,11 +290,23 @@ def failure_of(error: BaseException, store: str | None) -> tuple[int, str]:
             return cause.exit_code, one_line(cause)
         if isinstance(cause, SnapshotError):
             return FAILED, f"the state in {store} does not fit: {one_line(cause)}; ask `onhand recovery check`"
-    said = " ".join(f"{type(cause).__name__} {cause}" for cause in causes(error))
+    said = printed + " ".join(f"{type(cause).__name__} {cause}" for cause in causes(error))
+    if store is not None and not _has_room(Path(store)):
+        said += DISK_FULL[0]
     for signs, advice in STORE_TROUBLE.items():
         if any(sign in said for sign in signs):
             return FAILED, f"the state in {store} {advice}"
     return BROKEN, f"the engine failed: {one_line(error)}"
+
+
+def _has_room(store: Path) -> bool:
+    """Whether the store's disk takes a piece as large as a small snapshot."""
+    try:
+        with tempfile.TemporaryFile(dir=store) as piece:
+            os.posix_fallocate(piece.fileno(), 0, ROOM_BYTES)
+    except OSError as error:
+        return error.errno != errno.ENOSPC
+    return True
 
 
 def _is_away(error: BaseException) -> bool:
@@ -294,6 +314,12 @@ def _is_away(error: BaseException) -> bool:
     if isinstance(error, AuthenticationError):
         return False
     return isinstance(error, SourceUnreachableError | SinkUnreachableError | PASSING)
+
+
+def _tail_of(native: BinaryIO) -> str:
+    """The end of what native code has printed."""
+    native.seek(max(0, native.seek(0, os.SEEK_END) - PRINTED_BYTES_MAX))
+    return native.read().decode(errors="replace")
 
 
 def main(arguments: list[str]) -> int:
@@ -304,12 +330,17 @@ def main(arguments: list[str]) -> int:
     configure_logs(debug=debug)
     if spec.addresses:
         structlog.contextvars.bind_contextvars(worker=spec.first + spec.process)
+    printed = ""
     configuration, _ = read_configuration(None if spec.config is None else Path(spec.config), os.environ)
     try:
-        with native_errors_apart():
-            _Worker(spec, configuration).run()
+        with native_errors_apart() as native:
+            try:
+                _Worker(spec, configuration).run()
+            except BaseException:
+                printed = _tail_of(native)
+                raise
     except BaseException as error:  # noqa: BLE001  # Bytewax panics with what is no Exception; it is told, and we end
-        code, said = failure_of(error, spec.store)
+        code, said = failure_of(error, spec.store, printed)
         if debug:
             traceback.print_exception(error)
         if code in (UNREACHABLE, BROKEN):

@@ -151,7 +151,7 @@ class KafkaSource(FixedPartitionedSource[Batch | Mark | Wake, SlotState]):
     def _connected(self) -> "tuple[_Topic, _GroupOffsets]":
         if self._topic is None or self._group is None:
             self._topic = _Topic(self._reading)
-            self._group = _GroupOffsets(self._topic.admin, self._reading)
+            self._group = _GroupOffsets(self._topic.admin, self._reading, self._around.beat)
         return self._topic, self._group
 
 
@@ -454,10 +454,11 @@ class _GroupOffsets:
     The admin client writes them because its answers have a time limit, which a consumer's commit has not.
     """
 
-    def __init__(self, admin: AdminClient, reading: KafkaReading) -> None:
+    def __init__(self, admin: AdminClient, reading: KafkaReading, beat: Callable[[], None]) -> None:
         self.failures = 0
         self._admin = admin
         self._reading = reading
+        self._beat = beat
         self._failing = False
         self._pending: dict[int, Future[Any]] = {}
 
@@ -474,16 +475,23 @@ class _GroupOffsets:
 
     def write_last(self, offsets: Mapping[int, int]) -> bool:
         """Write and wait for the answer, after those still under way."""
-        wait(self._pending.values(), ANSWER_SECONDS_MAX)
+        for pending in self._pending.values():
+            self._wait_for(pending)
         self._pending.clear()
         if not offsets:
             return True
         deadline = time.monotonic() + COORDINATOR_SECONDS_MAX
-        answer = self._begin(offsets)
+        answer = self._wait_for(self._begin(offsets))
         while _error_of(answer) in COORDINATOR_MOVES and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)  # a new cluster is still looking for the group's coordinator
-            answer = self._begin(offsets)
+            answer = self._wait_for(self._begin(offsets))
         return self._judge(answer)
+
+    def _wait_for(self, answer: "Future[Any]") -> "Future[Any]":
+        """`answer` once it has come, within the request's own bound; meanwhile the worker is alive."""
+        while not wait([answer], POLL_SECONDS).done:
+            self._beat()
+        return answer
 
     def _begin(self, offsets: Mapping[int, int]) -> "Future[Any]":
         positions = [TopicPartition(self._reading.topic, partition, offset) for partition, offset in offsets.items()]
@@ -544,6 +552,7 @@ def _config(reading: KafkaReading, on_error: Callable[[KafkaError], None]) -> di
     # log_level: librdkafka would print on standard error what `on_error` is told
     return {
         "log_level": 2,
+        "reconnect.backoff.max.ms": 1000,  # a broker that is back is found within a second, not ten
         **reading.options,
         "bootstrap.servers": reading.bootstrap_servers,
         "error_cb": on_error,

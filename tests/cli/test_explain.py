@@ -1,6 +1,7 @@
 """`onhand explain` and `onhand rules diff`: why numbers are what they are, and what other rules would make of them."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,7 @@ def test_a_diff_predicts_each_number(flow: dict[str, str], redis: Redis, tmp_pat
     before = {sku: shown(redis, sku) for sku in ("A", "B")}
     (tmp_path / "rules.toml").write_text(OTHER_RULES)
     redis.flushall()
+    shutil.rmtree(tmp_path / "state")
     assert onhand("run", "availability", cwd=tmp_path, settings=flow).returncode == 0
     after = {sku: shown(redis, sku) for sku in ("A", "B")}
     moved = {

@@ -124,6 +124,11 @@ def test_a_start_that_cannot_go_on_says_what_to_do(folder: Path, settings: dict[
     assert "the state was made from" in assert_failed_in_one_line(elsewhere, 1)
 
     restore(folder)
+    (folder / "rules.toml").write_text(RULES + "safety_units = 5\n")
+    other_rules = onhand("run", "availability", cwd=folder, settings=settings)
+    assert "was begun with other rules" in assert_failed_in_one_line(other_rules, 1)
+    (folder / "rules.toml").write_text(RULES)
+
     more(folder, "2")
     run(folder, settings)
     assert redis.hget("avail:A", "web") == b"2"
