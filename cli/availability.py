@@ -5,7 +5,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final, NamedTuple
 
 import structlog
-import typer
 
 from cli.configuration import Configuration, load_rules
 from cli.connections import cluster_of, kafka_admin, without_password
@@ -84,9 +83,7 @@ def run_availability(configuration: Configuration, cluster: Cluster = ALONE, *, 
                 _ticking(configuration.settings, redis.url, draining),
                 watching(configuration, rules, settled.generation, redis.url, now_ms),
             ):
-                code = supervisor.run()
-    if code:
-        raise typer.Exit(code)
+                supervisor.run()
     log.info("ended", drained=draining(), restarts=supervisor.restarts)
 
 
@@ -133,6 +130,7 @@ def _specs(whole: _Whole, board: Board, rules: Rules, *, accept_truncated: bool)
             processes=cluster.workers,
             addresses=addresses,
             board=board.descriptor,
+            last_words=-1,
             incarnation=store.incarnation,
             rules=document_of(rules),
             redis_url=redis_url,

@@ -14,8 +14,8 @@ from typing import Final, NamedTuple, Self
 import msgspec
 import structlog
 
-from cli.failures import DONE, FAILED, MISUSED
-from cli.worker import WorkerSpec, monotonic_ms
+from cli.failures import DONE, FAILED, MISUSED, CliError
+from cli.worker import LAST_WORDS_BYTES_MAX, WorkerSpec, monotonic_ms
 from flows.board import Board
 from sinks.redis_server import tethered
 
@@ -28,16 +28,18 @@ WAIT_SECONDS_FIRST: Final = 0.5
 WAIT_SECONDS_MAX: Final = 30.0
 CALM_SECONDS: Final = 60.0  # a group that lived longer starts again without waiting
 WORKER: Final = ("-m", "cli.worker")
+GOES_ON: Final = "the next start goes on from the last snapshot"
 FINAL: Final = (FAILED, MISUSED)
 
 log = structlog.get_logger(__name__)
 
 
 class Ended(NamedTuple):
-    """How a group ended: the exit code that counts, and whether the whole of it is to be started again."""
+    """How a group ended: the exit code that counts, whether all of it is to be started again, and what was said."""
 
     code: int
     again: bool
+    said: str = ""
 
 
 class Group:
@@ -51,6 +53,7 @@ class Group:
         self._kept_open = kept_open
         self._program = program
         self._children: list[subprocess.Popen[bytes]] = []
+        self._last_words: list[int] = []  # descriptors to read from
         self._began_ms = monotonic_ms()
 
     def __enter__(self) -> Self:
@@ -67,6 +70,12 @@ class Group:
     ) -> None:
         """End what is left of them."""
         self.kill()
+        for reader in self._last_words:
+            os.close(reader)
+
+    def last_words(self, process: int) -> str:
+        """What `process` has said of its end; only of one that has ended, and once."""
+        return os.read(self._last_words[process], LAST_WORDS_BYTES_MAX).decode(errors="replace")
 
     def codes(self) -> list[int | None]:
         """The exit codes by process, None while one runs."""
@@ -100,18 +109,19 @@ class Group:
     def _started(self, spec: WorkerSpec) -> subprocess.Popen[bytes]:
         """A child that the kernel kills when this process ends, in whatever way."""
         reader, writer = os.pipe()
-        try:
-            command = [sys.executable, *self._program, str(reader)]
-            child = subprocess.Popen(  # noqa: S603  # this interpreter and our own arguments
-                tethered(command), pass_fds=(reader, self._board.descriptor, *self._kept_open), start_new_session=True
-            )
-            with os.fdopen(writer, "wb") as pipe:
-                writer = -1
-                pipe.write(msgspec.json.encode(spec))
-        finally:
-            os.close(reader)
-            if writer >= 0:
-                os.close(writer)
+        heard, told = os.pipe()
+        self._last_words.append(heard)
+        with os.fdopen(writer, "wb") as pipe:
+            try:
+                child = subprocess.Popen(  # noqa: S603  # this interpreter and our own arguments
+                    tethered([sys.executable, *self._program, str(reader)]),
+                    pass_fds=(reader, told, self._board.descriptor, *self._kept_open),
+                    start_new_session=True,
+                )
+            finally:
+                os.close(reader)
+                os.close(told)
+            pipe.write(msgspec.json.encode(msgspec.structs.replace(spec, last_words=told)))
         return child
 
 
@@ -150,20 +160,23 @@ class Supervisor:
         if self._group is not None:
             self._group.kill()
 
-    def run(self) -> int:
-        """Runs groups until one is done or cannot go on; the exit code."""
+    def run(self) -> None:
+        """Runs groups until one is done; CliError, with what a worker has said, where it cannot go on."""
         wait_seconds = WAIT_SECONDS_FIRST
         while True:
             with Group(self._specs(), self._board, self._kept_open, self._program) as group:
                 self._group = group
                 ended = self._watched(group)
                 lived_seconds = group.lived_seconds()
+            if ended.code == DONE:
+                return
             if not ended.again or not self._may_restart:
-                return ended.code
+                code = ended.code if ended.code in FINAL else FAILED
+                raise CliError(ended.said or "the workers ended; the lines above say more", code)
             wait_seconds = WAIT_SECONDS_FIRST if lived_seconds > CALM_SECONDS else wait_seconds
             log.warning("all workers start again", wait_seconds=round(wait_seconds, 1))
             if not self._waited(wait_seconds * self._chance.uniform(0.5, 1.0)):
-                return DONE  # drained: nothing runs, and the state holds what was done
+                return  # drained: nothing runs, and the state holds what was done
             wait_seconds = min(2 * wait_seconds, WAIT_SECONDS_MAX)
             self.restarts += 1
 
@@ -180,11 +193,8 @@ class Supervisor:
                 self._board.ask_drain()
                 deadline = time.monotonic() + self._drain_seconds_max
             if deadline is not None and time.monotonic() > deadline:
-                log.error(
-                    "the drain took too long and was ended: the next start goes on from the last snapshot",
-                    seconds=self._drain_seconds_max,
-                )
-                return Ended(FAILED, again=False)
+                seconds = f"{self._drain_seconds_max:g} s"
+                return Ended(FAILED, again=False, said=f"the drain was ended after {seconds}: {GOES_ON}")
             if frozen := group.frozen():
                 log.error("workers give no sign of life", workers=frozen, seconds=FROZEN_SECONDS_MAX)
                 return self._again(FAILED)
@@ -196,17 +206,16 @@ class Supervisor:
         while None in group.codes() and time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS)
         codes = group.codes()
-        for code in codes:
+        for process, code in enumerate(codes):
             if code in FINAL:
-                return Ended(code, again=False)
+                return Ended(code, again=False, said=group.last_words(process))
         log.error("workers ended", codes=codes)
         return self._again(next((code for code in codes if code not in (None, DONE)), FAILED) or FAILED)
 
     def _again(self, code: int) -> Ended:
         """What cannot even begin is told; what has run before is started again, unless it was to end anyway."""
-        if self._draining():
-            log.error("a worker died while draining: the next start goes on from the last snapshot")
-        return Ended(FAILED if code < 0 else code, again=not self._draining())
+        said = f"a worker died while draining: {GOES_ON}" if self._draining() else ""
+        return Ended(FAILED if code < 0 else code, again=not self._draining(), said=said)
 
     def _waited(self, seconds: float) -> bool:
         """Waits, and returns whether nobody asked for a drain meanwhile."""

@@ -25,7 +25,6 @@ from cli.configuration import Configuration, load_rules, read_configuration
 from cli.failures import DONE, FAILED, CliError, one_line
 from cli.logs import configure_logs, debug_wanted
 from cli.native_errors import native_errors_apart
-from cli.screen import print_note
 from flows.availability import Sinks, availability_flow
 from flows.board import IN_FLIGHT_BYTES_MAX, READER_SLOTS, Board
 from flows.health import Facts, HealthServer
@@ -50,6 +49,7 @@ from sources.redis_stream import RedisStreamReading, RedisStreamSource
 UNREACHABLE: Final = 75  # what is away may come back by itself: start again (EX_TEMPFAIL of sysexits)
 BROKEN: Final = 70  # the engine or a peer failed: start again (EX_SOFTWARE)
 ROOM_BYTES: Final = 1 << 20
+LAST_WORDS_BYTES_MAX: Final = 4096  # what a pipe takes without a reader
 PRINTED_BYTES_MAX: Final = 100_000
 HOUR_MS: Final = 3_600_000
 DISK_FULL: Final = ("DiskFull", "disk is full")
@@ -88,6 +88,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     first: int  # the place of this machine's first process among `addresses`
     addresses: list[str]  # of all processes of the cluster; none where there is one
     board: int  # the descriptor of the Board
+    last_words: int  # the descriptor to which it writes what a person has to know, once, when that ends it
     incarnation: int
     rules: dict[str, Any]  # the document of the first generation
     redis_url: str
@@ -346,8 +347,9 @@ def main(arguments: list[str]) -> int:
         if code in (UNREACHABLE, BROKEN):
             log.error("worker failed", error=said)  # noqa: TRY400  # the trace is told with --debug
         else:
-            print_note(f"onhand: {said}")
-        return code
+            os.write(spec.last_words, said.encode()[:LAST_WORDS_BYTES_MAX])
+        sys.stderr.flush()
+        os._exit(code)  # threads of the engine that still run would print of their own end
     return DONE
 
 

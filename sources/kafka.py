@@ -11,7 +11,6 @@ import structlog
 from bytewax.inputs import FixedPartitionedSource
 from confluent_kafka import (
     Consumer,
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     Message,
@@ -27,7 +26,6 @@ from sources.states import checked, sealed
 
 STATE_FORMAT: Final = 1
 SILENT_MS_MAX: Final = 5000
-COORDINATOR_SECONDS_MAX: Final = 5.0
 ANSWER_SECONDS_MAX: Final = 10.0  # for what is asked while running
 POLL_SECONDS: Final = 0.05
 
@@ -146,12 +144,15 @@ class KafkaSource(FixedPartitionedSource[Batch | Mark | Wake, SlotState]):
         last: dict[int, int] = {}
         for slot in self._slots.values():
             last |= slot.snapshotted
-        return self._group.write_last(last)
+        try:
+            return self._group.write_last(last)
+        finally:
+            self._group.close()
 
     def _connected(self) -> "tuple[_Topic, _GroupOffsets]":
         if self._topic is None or self._group is None:
             self._topic = _Topic(self._reading)
-            self._group = _GroupOffsets(self._topic.admin, self._reading, self._around.beat)
+            self._group = _GroupOffsets(self._reading, self._around.beat)
         return self._topic, self._group
 
 
@@ -336,7 +337,7 @@ class _Slot(PacedPartition[SlotState]):
 
     def state(self) -> SlotState:
         """The state to go on from; the one before it is durable by now, so its offsets go to the group."""
-        self._group.write(self._number, self.snapshotted)
+        self._group.write(self.snapshotted)
         self.snapshotted = dict(self._next_offsets)
         state: SlotState = {
             "format": STATE_FORMAT,
@@ -451,86 +452,103 @@ class _Topic:
 class _GroupOffsets:
     """Writes durable offsets to the consumer group, for lag tools to read; nothing of ours ever reads them.
 
-    The admin client writes them because its answers have a time limit, which a consumer's commit has not.
+    A consumer of its own that reads nothing writes them without waiting. (The admin client's answers have a time limit,
+    but after a broker's death it waits for its answers of before, and librdkafka 2.16 has died of an assertion there.)
     """
 
-    def __init__(self, admin: AdminClient, reading: KafkaReading, beat: Callable[[], None]) -> None:
+    def __init__(self, reading: KafkaReading, beat: Callable[[], None]) -> None:
         self.failures = 0
-        self._admin = admin
         self._reading = reading
         self._beat = beat
         self._failing = False
-        self._pending: dict[int, Future[Any]] = {}
+        self._wanted: dict[int, int] = {}
+        self._writing: dict[int, int] = {}
+        self._begun_at: float | None = None  # a write is under way since then
+        self._error: KafkaError | None = None  # of the last one that was answered
+        self._made: Consumer | None = None
 
-    def write(self, slot: int, offsets: Mapping[int, int]) -> None:
-        """Write without waiting; left out while the slot's last write is still under way, since later ones say more."""
-        pending = self._pending.pop(slot, None)
-        if pending is not None and not pending.done():
-            self._pending[slot] = pending
-            return
-        if pending is not None:
-            self._judge(pending)
-        if offsets:
-            self._pending[slot] = self._begin(offsets)
+    def write(self, offsets: Mapping[int, int]) -> None:
+        """Write without waiting; while a write is under way, what is to be written waits for the next one."""
+        self._wanted |= offsets
+        if self._made is not None:
+            self._made.poll(0)  # takes the answer
+        is_under_way = self._begun_at is not None and time.monotonic() - self._begun_at < ANSWER_SECONDS_MAX
+        if self._wanted and not is_under_way:
+            self._begin()
 
     def write_last(self, offsets: Mapping[int, int]) -> bool:
-        """Write and wait for the answer, after those still under way."""
-        for pending in self._pending.values():
-            self._wait_for(pending)
-        self._pending.clear()
-        if not offsets:
-            return True
-        deadline = time.monotonic() + COORDINATOR_SECONDS_MAX
-        answer = self._wait_for(self._begin(offsets))
-        while _error_of(answer) in COORDINATOR_MOVES and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)  # a new cluster is still looking for the group's coordinator
-            answer = self._wait_for(self._begin(offsets))
-        return self._judge(answer)
-
-    def _wait_for(self, answer: "Future[Any]") -> "Future[Any]":
-        """`answer` once it has come, within the request's own bound; meanwhile the worker is alive."""
-        while not wait([answer], POLL_SECONDS).done:
+        """Write and wait for the answer, for a bounded time in which the worker is alive; whether it was taken."""
+        self._wanted |= offsets
+        deadline = time.monotonic() + ANSWER_SECONDS_MAX
+        while self._wanted or self._begun_at is not None:
+            if self._begun_at is None:
+                self._begin()
+            self._consumer.poll(POLL_SECONDS)
             self._beat()
-        return answer
+            if self._error is not None and self._error.code() not in COORDINATOR_MOVES | TRANSPORT:
+                return False
+            if time.monotonic() > deadline:
+                self._failed("no answer")
+                return False
+        return self._error is None
 
-    def _begin(self, offsets: Mapping[int, int]) -> "Future[Any]":
-        positions = [TopicPartition(self._reading.topic, partition, offset) for partition, offset in offsets.items()]
-        request = ConsumerGroupTopicPartitions(self._reading.group, positions)
-        answers = self._admin.alter_consumer_group_offsets([request], request_timeout=ANSWER_SECONDS_MAX)
-        return answers[self._reading.group]
+    def close(self) -> None:
+        """Leave the broker."""
+        if self._made is not None:
+            self._made.close()
+            self._made = None
 
-    def _judge(self, answer: "Future[Any]") -> bool:
-        """Whether the write of `answer` succeeded; waits for it, within the request's own bound."""
-        error = answer.exception()
-        if error is None:
-            error = next((at.error for at in answer.result().topic_partitions if at.error is not None), None)
-        if error is not None:
-            self.failures += 1
-            if not self._failing:
-                log.warning("the group's offsets could not be written", group=self._reading.group, error=str(error))
+    @property
+    def _consumer(self) -> Consumer:
+        if self._made is None:
+            self._made = _consumer(self._reading, lambda _: None, self._answered)
+        return self._made
+
+    def _begin(self) -> None:
+        self._writing = self._wanted
+        self._wanted = {}
+        self._error = None
+        self._begun_at = time.monotonic()
+        places = [TopicPartition(self._reading.topic, partition, offset) for partition, offset in self._writing.items()]
+        self._consumer.commit(offsets=places, asynchronous=True)
+
+    def _answered(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
+        """Called by librdkafka inside `poll`; what was not taken is written again with what comes next."""
+        if self._begun_at is None:
+            return  # told twice
+        self._begun_at = None
+        self._error = error or next((place.error for place in places if place.error is not None), None)
+        if self._error is not None:
+            self._wanted = self._writing | self._wanted
+            self._failed(self._error.str())
         elif self._failing:
+            self._failing = False
             log.info("the group's offsets are written again", group=self._reading.group)
-        self._failing = error is not None
-        return error is None
 
-
-def _error_of(answer: "Future[Any]") -> int | None:
-    """The code of Kafka's error that `answer` ended with; waits for it, within the request's own bound."""
-    error = answer.exception()
-    return error.args[0].code() if isinstance(error, KafkaException) else None
+    def _failed(self, why: str) -> None:
+        self.failures += 1
+        if not self._failing:
+            log.warning("the group's offsets could not be written", group=self._reading.group, error=why)
+        self._failing = True
 
 
 def _slot_name(number: int) -> str:
     return f"slot-{number:02d}"
 
 
-def _consumer(reading: KafkaReading, on_error: Callable[[KafkaError], None]) -> Consumer:
+def _consumer(
+    reading: KafkaReading,
+    on_error: Callable[[KafkaError], None],
+    on_commit: Callable[[KafkaError | None, list[TopicPartition]], None] | None = None,
+) -> Consumer:
     sizes = {
         "queued.max.messages.kbytes": reading.queue_kbytes_max,
         "fetch.max.bytes": 4 * 1024 * 1024,
         "fetch.queue.backoff.ms": 5,  # the default lets a fetcher sleep for a second when its queue is full
     }
     config = {**sizes, **_config(reading, on_error), **FIXED_OPTIONS, "group.id": reading.group}
+    if on_commit is not None:
+        config["on_commit"] = on_commit
     try:
         return Consumer(config)
     except KafkaException as error:

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from cli import supervising
-from cli.failures import DONE, FAILED, MISUSED
+from cli.failures import DONE, FAILED, MISUSED, CliError
 from cli.supervising import Supervisor, free_addresses
 from cli.worker import BROKEN, UNREACHABLE, WorkerSpec
 from flows.board import Board
@@ -39,6 +39,7 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.drain_at: float | None = None
+        self.said = ""
 
     def run(self, script: str, workers: int = 2, *, drain_seconds_max: float = 5.0, restarts: bool = True) -> int:
         """The exit code of the supervisor."""
@@ -52,7 +53,12 @@ class Bench:
             program=("-c", WORKER + script),
             chance=random.Random(1),
         )
-        return supervisor.run()
+        try:
+            supervisor.run()
+        except CliError as error:
+            self.said = str(error)
+            return error.exit_code
+        return DONE
 
     def starts(self, number: int = 0) -> list[int]:
         """The process ids of a worker, one for each start."""
@@ -78,6 +84,7 @@ class Bench:
             first=0,
             addresses=[],
             board=board.descriptor,
+            last_words=-1,
             incarnation=1,
             rules={},
             redis_url="",
@@ -115,14 +122,17 @@ def test_where_one_dies_all_start_again(bench: Bench, code: int) -> None:
 @pytest.mark.parametrize("code", [FAILED, MISUSED])
 def test_what_a_person_has_to_put_right_ends_all(bench: Bench, code: int) -> None:
     """Even where a peer, which only sees that it is alone, says something else first."""
-    script = f"if number == 0: sys.exit({BROKEN})\ntime.sleep(0.2)\nsys.exit({code})"
+    script = (
+        f"if number == 0: sys.exit({BROKEN})\ntime.sleep(0.2)\nos.write(spec.last_words, b'do this'); sys.exit({code})"
+    )
     assert bench.run(script) == code
+    assert bench.said == "do this"
     assert len(bench.starts()) == 1
 
 
 def test_a_pipe_cannot_be_read_again(bench: Bench) -> None:
     """So nothing is started again."""
-    assert bench.run(f"sys.exit({BROKEN})", 1, restarts=False) == BROKEN
+    assert bench.run(f"sys.exit({BROKEN})", 1, restarts=False) == FAILED
     assert len(bench.starts()) == 1
 
 
@@ -152,7 +162,8 @@ def test_a_drain_that_takes_too_long_is_ended(bench: Bench) -> None:
 def test_who_dies_while_draining_is_not_started_again(bench: Bench) -> None:
     """Nothing is lost: the next start goes on from the last snapshot."""
     bench.drain_when(lambda: len(bench.starts(0)) == 1)
-    assert bench.run(f"live()\nsys.exit({BROKEN})", 1) == BROKEN
+    assert bench.run(f"live()\nsys.exit({BROKEN})", 1) == FAILED
+    assert "died while draining" in bench.said
     assert len(bench.starts()) == 1
 
 
