@@ -166,9 +166,8 @@ class _Bench:
         return _now_ms()
 
     def _is_right(self, fault: Fault, since_ms: int) -> bool:
-        if fault == "flush":
-            return self._skus() >= self._config.skus and self._is_fresh(since_ms)
-        return self._is_fresh(since_ms)
+        """After a flush every SKU is there again; after the others nothing is behind."""
+        return self._skus() >= self._config.skus if fault == "flush" else self._is_fresh(since_ms)
 
     def _is_fresh(self, since_ms: int) -> bool:
         """Whether what was sent before `since_ms` is readable, and the flow keeps up."""

@@ -112,8 +112,8 @@ def healing(
 ) -> None:
     """Hurt a flow under load, and measure until it is right again; memory all the while.
 
-    Each run has servers of its own. After a flush it is right when every SKU is in Redis again and nothing is behind;
-    after the others when nothing is behind. A backlog is read from its beginning.
+    Each run has servers of its own. After a flush it is right when every SKU is in Redis again, after the others when
+    nothing is behind: at a rate that the machine cannot keep up with it never is. A backlog is read from its beginning.
     """
     from bench.drain import BenchError
     from bench.healing import FAULTS, HealingConfig
