@@ -55,7 +55,12 @@ def _row(kind: str, results: Sequence[SeedResult]) -> str:
 
 def _versions() -> str:
     """Of everything that took part."""
-    names = {**versions(), "Kafka": _kafka_version(), "Redis": _redis_version(), "Linux": platform.release()}
+    names = {
+        **versions(),
+        "Kafka": _kafka_version(),
+        "Redis": _redis_version(),
+        "Linux": platform.release().split("-")[0],
+    }
     return ", ".join(f"{name} {version}" for name, version in names.items())
 
 

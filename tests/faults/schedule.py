@@ -57,6 +57,9 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reset_share: float = 0.0
 
 
+SNAPSHOT_SECONDS_A_WORKER: Final = 0.2  # many processes that do nothing but snapshots leave two cores no time to heal
+
+
 class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     """All that a seed decides."""
 
@@ -82,16 +85,23 @@ def draw(seed: int, only: FaultKind | None = None) -> Schedule:
         kinds = kinds[:2] if only is None else kinds[:1]
     chance.shuffle(kinds)
     plan = draw_load(chance)
+    workers = chance.choice((1, 2, 2, 2, 3))
+    snapshot_seconds = chance.uniform(0.2, 1.0)
+    lanes = chance.choice((8, 16, 64))
+    fetch_bytes = chance.choice((0, 4000)) if plan.messages_per_second <= SLOW_PER_SECOND else 0
+    rules_pushed = chance.random() < 0.2  # a fifth
+    faults = tuple(_fault(kind, chance) for kind in kinds)
+    most = max((workers, *(number for fault in faults for number in fault.workers)))
     return Schedule(
         seed=seed,
         only=only,
-        workers=chance.choice((1, 2, 2, 2, 3)),
-        snapshot_seconds=round(chance.uniform(0.2, 1.0), 2),
-        lanes=chance.choice((8, 16, 64)),
+        workers=workers,
+        snapshot_seconds=round(max(snapshot_seconds, most * SNAPSHOT_SECONDS_A_WORKER), 2),
+        lanes=lanes,
         load=plan,
-        fetch_bytes=chance.choice((0, 4000)) if plan.messages_per_second <= SLOW_PER_SECOND else 0,
-        rules_pushed=chance.random() < 0.2,
-        faults=tuple(_fault(kind, chance) for kind in kinds),
+        fetch_bytes=fetch_bytes,
+        rules_pushed=rules_pushed,
+        faults=faults,
     )
 
 
