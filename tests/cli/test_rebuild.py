@@ -315,10 +315,11 @@ def test_what_is_missing_is_told_in_one_line(
     assert said in assert_failed_in_one_line(done, code)
 
 
-def test_without_the_topic_the_line_says_how_it_is_made(kafka: KafkaBroker, filled: Servers, tmp_path: Path) -> None:
-    """A broker that has another topic, but not this one."""
-    settings = filled.settings | {"kafka.bootstrap_servers": kafka.bootstrap_servers}
-    done = onhand("rebuild", "redis", cwd=tmp_path, settings=settings)
+def test_without_the_topic_the_line_says_how_it_is_made(filled: Servers, tmp_path: Path) -> None:
+    """A broker that has no topics yet."""
+    with KafkaBroker() as empty:
+        settings = filled.settings | {"kafka.bootstrap_servers": empty.bootstrap_servers}
+        done = onhand("rebuild", "redis", cwd=tmp_path, settings=settings)
     line = assert_failed_in_one_line(done, 1)
     assert "there is no topic inventory.availability" in line
     assert "`onhand topics create`" in line
