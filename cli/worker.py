@@ -304,7 +304,9 @@ def _has_room(store: Path) -> bool:
     """Whether the store's disk takes a piece as large as a small snapshot."""
     try:
         with tempfile.TemporaryFile(dir=store) as piece:
-            os.posix_fallocate(piece.fileno(), 0, ROOM_BYTES)
+            piece.write(bytes(ROOM_BYTES))
+            piece.flush()
+            os.fsync(piece.fileno())
     except OSError as error:
         return error.errno != errno.ENOSPC
     return True

@@ -2,6 +2,8 @@
 
 import mmap
 import os
+import sys
+import tempfile
 from typing import Final
 
 import numpy as np
@@ -38,7 +40,7 @@ class Board:
     @classmethod
     def make(cls, processes: int) -> "Board":
         """A new board, all zero."""
-        descriptor = os.memfd_create("onhand-board")
+        descriptor = _nameless()
         os.ftruncate(descriptor, _numbers(processes) * 8)
         return cls(descriptor, processes)
 
@@ -93,6 +95,14 @@ class Board:
     def in_flight(self, slot: int) -> int:
         """How many bytes of `slot` are on their way."""
         return int(self._sent[slot] - self._applied[:, slot].sum())
+
+
+def _nameless() -> int:
+    """A descriptor of memory, or of a file, that is gone with the last process that has it open."""
+    if sys.platform == "linux":
+        return os.memfd_create("onhand-board")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 def _numbers(processes: int) -> int:
