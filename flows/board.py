@@ -2,7 +2,6 @@
 
 import mmap
 import os
-import sys
 import tempfile
 from typing import Final
 
@@ -99,7 +98,7 @@ class Board:
 
 def _nameless() -> int:
     """A descriptor of memory, or of a file, that is gone with the last process that has it open."""
-    if sys.platform == "linux":
+    if hasattr(os, "memfd_create"):
         return os.memfd_create("onhand-board")
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
