@@ -213,7 +213,7 @@ class Supervisor:
         return self._again(next((code for code in codes if code not in (None, DONE)), FAILED) or FAILED)
 
     def _again(self, code: int) -> Ended:
-        """What cannot even begin is told; what has run before is started again, unless it was to end anyway."""
+        """All is started again, unless it was to end anyway."""
         said = f"a worker died while draining: {GOES_ON}" if self._draining() else ""
         return Ended(FAILED if code < 0 else code, again=not self._draining(), said=said)
 

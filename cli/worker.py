@@ -13,13 +13,6 @@ from typing import Any, BinaryIO, Final, TypeAlias
 
 import msgspec
 import structlog
-from redis.exceptions import (
-    AuthenticationError,
-    ConnectionError,  # noqa: A004  # redis-py's is no OSError
-    OutOfMemoryError,
-    ReadOnlyError,
-    TimeoutError,  # noqa: A004  # the same
-)
 
 from cli.configuration import Configuration, load_rules, read_configuration
 from cli.failures import DONE, FAILED, CliError, one_line
@@ -70,8 +63,6 @@ STORE_TROUBLE: Final = {  # what Bytewax's panics say of SQLite, and what to do
     UNFIT: "lacks parts, or they are of different times: put all parts of one backup back, or begin anew with another"
     " state.path",
 }
-PASSING: Final = ConnectionError | TimeoutError | ReadOnlyError | OutOfMemoryError
-
 Movements: TypeAlias = KafkaSource | RedisStreamSource | JsonlSource
 log = structlog.get_logger(__name__)
 
@@ -283,10 +274,11 @@ def failure_of(error: BaseException, store: str | None, printed: str = "") -> tu
 
     `printed` is what native code has said beside it: of several threads that panic, only one becomes an error.
     """
-    is_away = any(map(_is_away, causes(error)))
     for cause in causes(error):
+        if isinstance(cause, SourceUnreachableError | SinkUnreachableError):
+            return UNREACHABLE, one_line(cause)
         if isinstance(cause, SourceError | SinkError):
-            return UNREACHABLE if is_away else FAILED, one_line(cause)
+            return FAILED, one_line(cause)
         if isinstance(cause, CliError):
             return cause.exit_code, one_line(cause)
         if isinstance(cause, SnapshotError):
@@ -310,13 +302,6 @@ def _has_room(store: Path) -> bool:
     except OSError as error:
         return error.errno != errno.ENOSPC
     return True
-
-
-def _is_away(error: BaseException) -> bool:
-    """Whether what is reported may pass by itself, so that starting again later helps."""
-    if isinstance(error, AuthenticationError):
-        return False
-    return isinstance(error, SourceUnreachableError | SinkUnreachableError | PASSING)
 
 
 def _tail_of(native: BinaryIO) -> str:

@@ -22,7 +22,7 @@ from redis.exceptions import (
     TimeoutError,  # noqa: A004  # the same
 )
 
-from sinks.slots import SinkError
+from sinks.slots import SinkError, SinkUnreachableError
 
 WAIT_SECONDS_FIRST = 0.05
 WAIT_SECONDS_MAX = 2.0
@@ -354,7 +354,10 @@ def retry(
 
 
 def stopped(address: str, error: RedisError) -> SinkError:
-    """The error with which writing to `address` ends, in one line, without what the url keeps secret."""
+    """The error with which writing to `address` ends, in one line, without what the url keeps secret.
+
+    A SinkUnreachableError where trying again later can help.
+    """
     said = " ".join(str(error).split())
     if code := _code(error):
         said = f"refuses writes ({code} {said.removeprefix(code).lstrip()}): {_ADVICE[code]}"
@@ -366,7 +369,8 @@ def stopped(address: str, error: RedisError) -> SinkError:
         said = f"is one of a cluster and does not hold a key ({said}): {_ADVICE['TRYAGAIN']}"
     else:
         said = f"answered with an error ({said}): {_WITHOUT_ADVICE}"
-    return SinkError(f"Redis at {address} {said}")
+    kind = SinkUnreachableError if may_pass(error) or is_elsewhere(error) else SinkError
+    return kind(f"Redis at {address} {said}")
 
 
 def _unconnected(url: str, answer_seconds_max: float, node: Node | None) -> tuple[_Connection, str]:
@@ -404,7 +408,7 @@ def may_pass(error: Exception) -> bool:
 
 
 def is_elsewhere(error: Exception) -> bool:
-    """Whether this says that another server of the cluster holds the key, or that none does for now."""
+    """Whether this says that another server of the cluster holds the key, or that none of them does."""
     return isinstance(error, AskError) or _ELSEWHERE.search(str(error)) is not None
 
 

@@ -11,7 +11,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from schemas.batches import Batch, Mark, Origin, Wake
-from sources.errors import SourceError
+from sources.errors import SourceError, SourceUnreachableError
 from sources.pace import ALONE, LOOK_AGAIN_MS, PacedPartition, Surroundings
 from sources.states import checked, sealed
 
@@ -135,7 +135,7 @@ class _Stream(PacedPartition[StreamState]):
         try:
             extent, _ = self._ask(1)
         except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise SourceError(
+            raise SourceUnreachableError(
                 f"Redis did not answer ({error}): check that it runs and that [redis] url is right"
             ) from error
         return self._checked(extent)
@@ -202,7 +202,7 @@ class _Stream(PacedPartition[StreamState]):
             self._away_since_ms = now_ms
             log.warning("redis does not answer, trying again", stream=self._reading.stream, error=str(error))
         if now_ms - self._away_since_ms > self._reading.away_seconds_max * 1000:
-            raise SourceError(
+            raise SourceUnreachableError(
                 f"Redis did not answer for {self._reading.away_seconds_max:g} s ({error}): check that it runs"
             ) from error
         self.look_again_ms = min(2 * self.look_again_ms, RECONNECT_MS_MAX)

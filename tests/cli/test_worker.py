@@ -1,12 +1,13 @@
 """How a worker ends: what may pass by itself is told from what a person has to put right."""
 
 import pytest
-from redis.exceptions import AuthenticationError, ReadOnlyError
+from redis.exceptions import AuthenticationError, ReadOnlyError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from cli.failures import FAILED, MISUSED, CliError
 from cli.worker import BROKEN, UNREACHABLE, failure_of
 from operators.snapshots import SnapshotError
+from sinks.redis_pipeline import stopped
 from sinks.slots import SinkError, SinkUnreachableError
 from sources.errors import SourceError, SourceUnreachableError
 
@@ -26,10 +27,12 @@ def wrapped(error: BaseException, cause: BaseException | None = None) -> BaseExc
         (wrapped(SourceUnreachableError("no broker answered")), UNREACHABLE),
         (wrapped(SinkError("the topic is missing")), FAILED),
         (wrapped(SinkUnreachableError("not acknowledged in 120 s")), UNREACHABLE),
-        (wrapped(SinkError("does not answer"), RedisConnectionError("refused")), UNREACHABLE),
-        (wrapped(SinkError("refuses writes"), ReadOnlyError("a replica")), UNREACHABLE),
-        (wrapped(SinkError("refuses the login"), AuthenticationError("WRONGPASS")), FAILED),
-        (wrapped(SourceError("Redis did not answer for 120 s"), RedisConnectionError("refused")), UNREACHABLE),
+        (wrapped(stopped("redis", RedisConnectionError("refused"))), UNREACHABLE),
+        (wrapped(stopped("redis", ReadOnlyError("You can't write against a read only replica."))), UNREACHABLE),
+        (wrapped(stopped("redis", ResponseError("MISCONF cannot save to disk"))), UNREACHABLE),
+        (wrapped(stopped("redis", ResponseError("CLUSTERDOWN the cluster is down"))), UNREACHABLE),
+        (wrapped(stopped("redis", AuthenticationError("WRONGPASS"))), FAILED),
+        (wrapped(stopped("redis", ResponseError("ERR unknown command"))), FAILED),
         (CliError("wrong rules", MISUSED), MISUSED),
         (RuntimeError("Connection reset by peer"), BROKEN),
     ],
