@@ -143,6 +143,7 @@ def test_a_damaged_part_is_named(used: Path, harm: Callable[[Path], None]) -> No
 @pytest.mark.parametrize("change", ["flip", "plain", "code"])
 def test_a_damaged_row_is_found_by_the_check(used: Path, change: str) -> None:
     """SQLite has no checksums of its content; the lanes have. Nothing in a row is ever run."""
+    ran = used / "ran"
     for part in range(META.parts):
         with closing(sqlite3.connect(part_file(used, part))) as rows:
             for key, epoch, row in rows.execute(
@@ -151,7 +152,7 @@ def test_a_damaged_row_is_found_by_the_check(used: Path, change: str) -> None:
                 damaged = {
                     "flip": row[:200] + bytes([row[200] ^ 1]) + row[201:],
                     "plain": b"\x80\x04]\x94.",
-                    "code": b"cos\nsystem\n(S'false'\ntR.",
+                    "code": f"cos\nsystem\n(S'touch {ran}'\ntR.".encode(),
                 }[change]
                 rows.execute(
                     "UPDATE snaps SET ser_change = ? WHERE state_key = ? AND snap_epoch = ?", (damaged, key, epoch)
@@ -160,6 +161,7 @@ def test_a_damaged_row_is_found_by_the_check(used: Path, change: str) -> None:
     found = report(used)
     assert len(found.findings) == LANES
     assert all(finding.what.startswith("lane ") for finding in found.findings)
+    assert not ran.exists()
 
 
 def test_lanes_that_are_gone_are_missed(used: Path) -> None:
