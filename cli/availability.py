@@ -17,6 +17,7 @@ from cli.supervising import Supervisor, free_addresses
 from cli.watching import watching
 from cli.worker import WorkerSpec, now_ms
 from flows.board import Board
+from flows.store import has_run
 from schemas.rule_changes import document_of
 from schemas.rules import Rules
 from schemas.settings import Settings
@@ -135,6 +136,7 @@ def _specs(whole: _Whole, board: Board, rules: Rules, *, accept_truncated: bool)
             rules=document_of(rules),
             redis_url=redis_url,
             store=None if store.path is None else str(store.path.resolve()),
+            is_behind=store.path is not None and has_run(store.path),
             accept_truncated=accept_truncated,
         )
         for process in range(cluster.workers)

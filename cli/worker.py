@@ -84,6 +84,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     rules: dict[str, Any]  # the document of the first generation
     redis_url: str
     store: str | None
+    is_behind: bool  # runs before this one may have told more than the store holds
     accept_truncated: bool
 
 
@@ -132,6 +133,7 @@ class _Worker:
             now_ms,
             shadow=RuleBook(load_rules(self._configuration.at(shadow_path))) if shadow_path else None,
             durable=spec.store is not None,
+            is_behind=spec.is_behind,
             hooks=self._hooks(),
         )
         with HealthServer(settings.metrics.listen, spec.process, self._facts(), now_ms):

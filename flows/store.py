@@ -119,6 +119,17 @@ def opened(path: Path, lanes: int) -> Meta:
     return meta
 
 
+def has_run(path: Path) -> bool:
+    """Whether a flow has ever run on the store at `path`; of several machines each may know of its own part alone."""
+    meta = _meta(path)
+    return meta.machines > 1 or any(_executions(path, part) for part in meta.own_parts)
+
+
+def _executions(path: Path, part: int) -> int:
+    with closing(_connected(part_file(path, part))) as store:
+        return int(store.execute("SELECT COUNT(*) FROM exs").fetchone()[0])
+
+
 def report(path: Path) -> Report:
     """Reads all of a store, and tells what is wrong with it; changes nothing."""
     try:

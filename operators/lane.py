@@ -1,7 +1,7 @@
 """Lane: one actor over its SKUs that puts the operators in order, and its place in a dataflow."""
 
 from base64 import b64encode
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import chain, islice
 from typing import Final, NamedTuple, cast
@@ -32,7 +32,7 @@ from operators.stating import Stating
 from operators.stock import Change, Stock
 from operators.ticks import Clocks
 from operators.trust import Trust
-from schemas.batches import Batch, Mark, Origin, Wake
+from schemas.batches import Batch, CaughtUp, Mark, Origin, Wake
 from schemas.movements import (
     NO_TIME_MS,
     ChannelCommitted,
@@ -109,9 +109,21 @@ class _Message(NamedTuple):
 
 
 class Lane:
-    """All state of one share of the SKUs; a pure function of the batches it was given, in their order."""
+    """All state of one share of the SKUs; a pure function of the batches it was given, in their order.
 
-    def __init__(self, number: int, rules: RuleBook, settings: LaneSettings, shadow: RuleBook | None = None) -> None:
+    One that `is_behind` may know less than what was shown before it was restored, until it is told that all parts of
+    the source have caught up.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        rules: RuleBook,
+        settings: LaneSettings,
+        shadow: RuleBook | None = None,
+        *,
+        is_behind: bool = False,
+    ) -> None:
         self.number = number
         self._settings = settings
         self._origins: dict[Origin, int] = {}
@@ -131,7 +143,15 @@ class Lane:
         self._doubts = Doubts()
         self._unexplained: dict[int, None] = {}  # SKUs about which there is something new to explain, the oldest first
         self._told_rules: set[Origin] = set()
-        self._refill_next: int | None = None  # the SKU to go on with while what Redis has lost is told again
+        self._refilling: Iterator[int] = iter(())  # the SKUs to go on with while what Redis has lost is told again
+        self._is_behind = is_behind
+        self._parts_caught_up: set[int] = set()
+        self._held: dict[int, None] = {}  # SKUs told while behind, which Redis may not have been given
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether readers may have seen newer than what is known here."""
+        return self._is_behind
 
     @property
     def position_count(self) -> int:
@@ -146,6 +166,9 @@ class Lane:
             if isinstance(item, Wake):
                 woken = True
                 continue
+            if isinstance(item, CaughtUp):
+                self._caught_up(item)
+                continue
             if self.number == CONTROL_LANE and item.origin not in self._told_rules:
                 self._tell_rules(item.origin, outcome)
             if isinstance(item, Mark):
@@ -153,6 +176,8 @@ class Lane:
             else:
                 oldest_ms = _older(oldest_ms, item)
                 self._apply_batch(item, outcome)
+        if self._is_behind:
+            self._held.update(dict.fromkeys(outcome.touched))
         return LaneResult(
             self.number,
             [record or self._availability(sku) for sku, record in outcome.touched.items()],
@@ -170,7 +195,13 @@ class Lane:
             outcome.misplaced,
             oldest_ms,
             woken,
+            is_behind=self._is_behind,
         )
+
+    def _caught_up(self, told: CaughtUp) -> None:
+        """With the last part that has caught up, all is known again that was ever shown."""
+        self._parts_caught_up.add(told.part)
+        self._is_behind = self._is_behind and len(self._parts_caught_up) < told.parts
 
     def snapshot(self) -> bytes:
         """The whole state as one blob."""
@@ -196,14 +227,21 @@ class Lane:
 
     @classmethod
     def restore(
-        cls, number: int, blob: bytes, rules: RuleBook, settings: LaneSettings, shadow: RuleBook | None = None
+        cls,
+        number: int,
+        blob: bytes,
+        rules: RuleBook,
+        settings: LaneSettings,
+        shadow: RuleBook | None = None,
+        *,
+        is_behind: bool = False,
     ) -> "Lane":
         """The lane as it was at `snapshot`; raises SnapshotError where the blob is not this lane's."""
         state = unpack(blob)
         for name, expected in (("lane", number), ("lanes", settings.lanes), ("incarnation", settings.incarnation)):
             if state[name] != expected:
                 raise SnapshotError(f"the snapshot has {name} = {state[name]}, this run {expected}")
-        lane = cls(number, rules, settings, shadow)
+        lane = cls(number, rules, settings, shadow, is_behind=is_behind)
         lane._origins = {Origin(*origin): row for row, origin in enumerate(state["origins"])}
         lane._applied = state["applied"]
         lane._clocks.load(state["clocks_ms"])
@@ -238,22 +276,26 @@ class Lane:
 
     def begin_refill(self) -> None:
         """Redis has lost what it was told: everything is to be told again, SKUs by `refill`."""
-        self._refill_next = 0
+        self._refilling = iter(range(self._stock.skus.rows))
+        self._held.clear()
         self._told_rules.clear()
         self._unexplained.update((sku, None) for sku in range(self._stock.skus.rows) if self._stock.is_shown(sku))
+
+    def begin_refill_of_held(self) -> bool:
+        """What was told while behind is to be told again by `refill`; whether there is any."""
+        self._refilling = iter(list(self._held))
+        has_held = bool(self._held)
+        self._held.clear()
+        return has_held
 
     def refill(self, skus_max: int) -> tuple[LaneResult, bool]:
         """The next SKUs that Redis is to be told again, and whether these were the last.
 
         One that waits for its home to show a change is left out: it comes when it shows.
         """
-        stock, first = self._stock, self._refill_next or 0
-        last = min(first + skus_max, stock.skus.rows)
-        self._refill_next = last if last < stock.skus.rows else None
-        told = [
-            self._availability(sku) for sku in range(first, last) if stock.is_shown(sku) and sku not in self._pending
-        ]
-        return _nothing(self.number)._replace(availability=told, is_refill=True), self._refill_next is None
+        stock, skus = self._stock, list(islice(self._refilling, skus_max))
+        told = [self._availability(sku) for sku in skus if stock.is_shown(sku) and sku not in self._pending]
+        return _nothing(self.number)._replace(availability=told, is_refill=True), len(skus) < skus_max
 
     def _tell_rules(self, origin: Origin, outcome: Outcome) -> None:
         """Which rules an origin goes by: told when it is first met, and again when they change."""
@@ -706,7 +748,8 @@ class LaneMaking(NamedTuple):
     """What every lane of a step is made with.
 
     `now_ms` is the wall clock: it decides nothing but how often a SKU is explained. `shadow` are rules to compare with.
-    `durable` where the dataflow runs with a store that keeps the lanes' snapshots.
+    `durable` where the dataflow runs with a store that keeps the lanes' snapshots; `is_behind` where a run before this
+    one has told more than the store may hold.
     """
 
     rules: RuleBook
@@ -714,6 +757,7 @@ class LaneMaking(NamedTuple):
     now_ms: Callable[[], int]
     shadow: RuleBook | None = None
     durable: bool = False
+    is_behind: bool = False
     hooks: LaneHooks = UNWATCHED
 
 
@@ -728,6 +772,7 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
         self._explained_ms: dict[int, int] = {}  # by SKU, in the last second
         self._explains_next: datetime | None = None
         self._behind_ms = 0  # when it was last seen to be behind
+        self._was_behind = False
         self._refills = 0  # how many it has begun
         self._refilling = False
         self._refills_next: datetime | None = None
@@ -741,7 +786,7 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
         now_ms = self._making.now_ms()
         if _is_behind(values, now_ms):
             self._behind_ms = now_ms
-        elif lane.unexplained:
+        elif lane.unexplained and not lane.is_behind:
             explained = lane.explain(self._due(lane, now_ms))
             result = result._replace(explanations=explained.explanations)
         results = [result] if _has_content(result) else []
@@ -755,7 +800,7 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
         lane, now_ms = cast("Lane", self._lane), self._making.now_ms()
         results = list(self._refilled(lane, now_ms))
         if self._explains_next is not None and now_ms >= _ms_of(self._explains_next):
-            is_behind = now_ms < self._behind_ms + EXPLAINED_EVERY_MS
+            is_behind = lane.is_behind or now_ms < self._behind_ms + EXPLAINED_EVERY_MS
             explained = lane.explain([] if is_behind else self._due(lane, now_ms))
             results.extend([explained] if explained.explanations else [])
             self._explains_next = None
@@ -764,7 +809,7 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
 
     def on_eof(self) -> tuple[Iterable[LaneResult], bool]:
         self._hooks.beat()
-        if self._lane is None:
+        if self._lane is None or self._lane.is_behind:
             return (), StatefulBatchLogic.RETAIN
         result = self._lane.explain(list(islice(self._lane.unexplained, EXPLAINED_AT_END_MAX)))
         return ((result,) if result.explanations else ()), StatefulBatchLogic.RETAIN
@@ -792,16 +837,23 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
         """Bytewax tells a logic its state but not its key: the first item does."""
         if self._lane is None:
             making = self._making
+            made = (making.rules, making.settings, making.shadow)
             self._lane = (
-                Lane(number, making.rules, making.settings, making.shadow)
+                Lane(number, *made, is_behind=making.is_behind)
                 if self._blob is None
-                else Lane.restore(number, self._blob, making.rules, making.settings, making.shadow)
+                else Lane.restore(number, self._blob, *made, is_behind=making.is_behind)
             )
+            self._was_behind = making.is_behind
             self._blob = None
         return self._lane
 
     def _refilled(self, lane: Lane, now_ms: int) -> Iterable[LaneResult]:
-        """What Redis is told again in this activation."""
+        """What Redis is told again in this activation: nothing while readers may have seen newer."""
+        if lane.is_behind:
+            return []
+        if self._was_behind:
+            self._was_behind = False
+            self._refilling = lane.begin_refill_of_held()
         asked = self._hooks.refills()
         if asked > self._refills:
             self._refills = asked

@@ -2,10 +2,10 @@
 
 from zlib import crc32
 
-from schemas.batches import Batch, Mark, Wake
+from schemas.batches import Batch, CaughtUp, Mark, Wake
 from schemas.movements import Control, Fact, Refusal, decode
 
-Item = Batch | Mark | Wake
+Item = Batch | Mark | Wake | CaughtUp
 Routed = tuple[int, Item]  # lane, and what it must see
 
 
@@ -16,7 +16,7 @@ def lane_of(key: bytes, lanes: int) -> int:
 
 def route(item: Item, lanes: int) -> list[Routed]:
     """`item` cut into one part per lane that it concerns, each in the order of the log."""
-    if isinstance(item, Mark | Wake):
+    if isinstance(item, Mark | Wake | CaughtUp):
         return [(lane, item) for lane in range(lanes)]
     places: dict[int, list[int]] = {}
     for place, key in enumerate(item.keys):

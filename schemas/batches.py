@@ -46,5 +46,15 @@ class Mark(NamedTuple):
     read_ms: int
 
 
+class CaughtUp(NamedTuple):
+    """One of `parts` parts of a source has read all that its logs held when it was built; told once, after the last.
+
+    What was shown before that came from there: so a state is no older than that when all parts have told so.
+    """
+
+    part: int
+    parts: int
+
+
 class Wake(NamedTuple):
     """Wakes every lane once in every epoch: none keeps the snapshot of a run that died before its outputs were out."""

@@ -360,3 +360,4 @@ class LaneResult(NamedTuple):
     woken: bool = False  # its epoch is new: every sink hears of it, even where there is nothing else to tell
     is_refill: bool = False  # what Redis has lost; nobody else is told again
     refilled: int = 0  # the refill of Redis that this lane has completed with this result
+    is_behind: bool = False  # readers may have seen newer: a Redis that holds nothing of it is not given this

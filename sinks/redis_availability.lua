@@ -2,12 +2,13 @@
 --
 -- ARGV[1]: msgpack of one flat array, for each SKU its key, the number n of texts that follow, then these n texts:
 -- "@incarnation", i, "@version", v, "@as_of", ms, channel, promised, channel, promised, ...
+-- A negative n: readers may have seen newer than this, so a hash that is missing stays so.
 -- Numbers are texts: doubles would round versions beyond 2^53, and texts cost Redis less to write.
 --
 -- The keys are not in KEYS: in a Redis Cluster they lie on many nodes, so one call could not hold them. A sink for a
 -- Cluster would make its calls per node and slot and name the keys of each.
 local texts = cmsgpack.unpack(ARGV[1])
-local call, unpack, min = redis.call, unpack, math.min
+local call, unpack, min, abs = redis.call, unpack, math.min, math.abs
 local FIELDS_AT_ONCE = 4000 -- texts; Lua cannot pass more than about 8000 arguments
 
 -- Decimal texts without leading zeros: the longer one is greater, then the first greater digit decides.
@@ -24,12 +25,12 @@ end
 
 local written, at, count = 0, 1, #texts
 while at < count do
-  local key, width = texts[at], texts[at + 1]
+  local key, width = texts[at], abs(texts[at + 1])
   local first, last = at + 2, at + 1 + width
   local known = call('HMGET', key, '@incarnation', '@version')
   local incarnation, version = known[1], known[2]
   local is_known = incarnation and version
-  local is_newer = true
+  local is_newer = texts[at + 1] > 0
   if is_known then
     local same_incarnation = texts[first + 1] == incarnation
     is_newer = not same_incarnation and less(incarnation, texts[first + 1])

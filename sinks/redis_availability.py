@@ -108,7 +108,7 @@ class RedisAvailabilitySink(SlottedSink[LaneResult, None]):
 
 
 class RedisCounters(NamedTuple):
-    """SKUs written, SKUs refused because Redis had something as new, calls answered, connections made anew.
+    """SKUs written, SKUs refused (Redis had something as new, or has lost it), calls answered, connections made anew.
 
     `resent` are calls sent again, `refills` those that slots here have asked for because Redis had lost something.
     """
@@ -304,7 +304,7 @@ def calls_of(prefix: str, results: Iterable[LaneResult]) -> Iterator[tuple[int, 
     skus, texts = 0, []
     for result in results:
         for record in result.availability:
-            texts += _texts(prefix, record)
+            texts += _texts(prefix, record, is_behind=result.is_behind)
             skus += 1
             if skus == SKUS_PER_CALL_MAX:
                 yield skus, texts
@@ -313,12 +313,13 @@ def calls_of(prefix: str, results: Iterable[LaneResult]) -> Iterator[tuple[int, 
         yield skus, texts
 
 
-def _texts(prefix: str, record: Availability) -> list[str | int]:
+def _texts(prefix: str, record: Availability, *, is_behind: bool) -> list[str | int]:
     """One SKU as the script reads it: key, number of texts, texts."""
     channels = record.channels
+    width = 6 + 2 * len(channels)
     texts: list[str | int] = [
         availability_key(prefix, record.sku),
-        6 + 2 * len(channels),
+        -width if is_behind else width,
         INCARNATION,
         str(record.incarnation),
         VERSION,

@@ -243,9 +243,10 @@ class _Cluster:
             raise self._failure from error
 
     def _repeat(self) -> None:
+        """The newest first, as a RedisPipeline does."""
         self._each(NodePipeline.abandon)
         self._read_map()
-        for number, part in sorted(self._parts.items()):
+        for number, part in sorted(self._parts.items(), reverse=True):
             answers = [self._written(part.script, item) for item in part.items]
             self._answered(number, sum(answers))
 
@@ -317,7 +318,7 @@ def _items(script: str, texts: Sequence[Text]) -> Iterator[Sequence[Text]]:
     if script == "availability":
         at = 0
         while at < len(texts):
-            end = at + 2 + int(texts[at + 1])
+            end = at + 2 + abs(int(texts[at + 1]))
             yield texts[at:end]
             at = end
     elif script == "explanations":

@@ -79,6 +79,10 @@ class _Call(NamedTuple):
     answered: Callable[[int], None]
 
 
+def _number(call: _Call) -> int:
+    return call.number
+
+
 class _Connection(Protocol):
     """What is used of redis-py's connections, which carry no types."""
 
@@ -100,9 +104,10 @@ class Node(NamedTuple):
 class RedisPipeline:
     """One connection on which calls of `scripts` (name to Lua text) are under way; each takes one argument.
 
-    Whatever was sent and not answered is sent again, in its order, when the connection was lost, when the scripts
-    are gone or when Redis cannot write for a while: so a call must change nothing when it comes a second time, or
-    after a later one. `beat` is called before every wait for Redis to come back. `node` takes the place of host and
+    Whatever was sent and not answered is sent again when the connection was lost, when the scripts are gone or when
+    Redis cannot write for a while: so a call must change nothing when it comes a second time, or after a later one.
+    The newest call goes first: it may have been carried out and read, and a Redis that came back empty would show what
+    is older. `beat` is called before every wait for Redis to come back. `node` takes the place of host and
     port in `url`.
     """
 
@@ -257,7 +262,7 @@ class RedisPipeline:
             if isinstance(self._trouble, ReadOnlyError):
                 self._disconnect()  # a demoted primary: the name may lead elsewhere by now
             self._reach()
-            self._again.sort()
+            self._again.sort(key=_number, reverse=True)
             while self._again:
                 self._put(self._again.pop(0))
                 self.counters.resent += 1

@@ -10,7 +10,7 @@ from typing import BinaryIO, Final, NotRequired, TypedDict, cast
 
 from bytewax.inputs import FixedPartitionedSource
 
-from schemas.batches import Batch, Mark, Origin, Wake
+from schemas.batches import Batch, CaughtUp, Mark, Origin, Wake
 from schemas.movements import PAYLOAD_BYTES_MAX
 from sources.errors import SourceError
 from sources.pace import ALONE, PacedPartition, Surroundings
@@ -31,7 +31,7 @@ class FileState(TypedDict):
     checksum: NotRequired[int]
 
 
-class JsonlSource(FixedPartitionedSource[Batch | Mark | Wake, FileState]):
+class JsonlSource(FixedPartitionedSource[Batch | Mark | Wake | CaughtUp, FileState]):
     """The lines of `path` (`-`: standard input; `.gz`: compressed), ended by the end of the file.
 
     A message's offset is its line's number from 0; blank lines are counted and give none. There are no keys and no
@@ -132,6 +132,10 @@ class _File(PacedPartition[FileState]):
             return []
         count = len(offsets)
         return [Batch(self._origin, offsets, [-1] * count, [None] * count, cast("list[bytes | None]", payloads))]
+
+    def has_caught_up(self) -> bool:
+        """Whether its end is read: where that was when it was opened, a pipe cannot say."""
+        return self._finished
 
     def marks(self, now_ms: int) -> list[Mark]:
         """How far it is read; before its end, or a pause of its writer, there is at least one line more."""

@@ -19,7 +19,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec, TopicDescription
 
-from schemas.batches import Batch, Mark, Origin, Wake
+from schemas.batches import Batch, CaughtUp, Mark, Origin, Wake
 from sources.errors import SourceError, SourceUnreachableError
 from sources.pace import ALONE, PacedPartition, Surroundings
 from sources.states import checked, sealed
@@ -90,7 +90,7 @@ class SlotState(TypedDict):
     checksum: NotRequired[int]
 
 
-class KafkaSource(FixedPartitionedSource[Batch | Mark | Wake, SlotState]):
+class KafkaSource(FixedPartitionedSource[Batch | Mark | Wake | CaughtUp, SlotState]):
     """A topic in `reading.slots` slots; slot i owns the partitions p with p mod slots = i, also those added later.
 
     `now_ms` is the wall clock in ms since 1970; once `draining` returns True every slot ends. Building a slot and
@@ -174,7 +174,7 @@ class _Slot(PacedPartition[SlotState]):
         draining: Callable[[], bool],
         around: Surroundings,
     ) -> None:
-        super().__init__(now_ms, draining, around, number)
+        super().__init__(now_ms, draining, around, number, reading.slots)
         self.snapshotted: dict[int, int] = {}
         self._number = number
         self._reading = reading
@@ -185,6 +185,7 @@ class _Slot(PacedPartition[SlotState]):
         self._origins: dict[int, Origin] = {}
         self._next_offsets: dict[int, int] = {}
         self._end_offsets: dict[int, int] = {}
+        self._ends_at_start: dict[int, int] = {}
         self._ends_asked: tuple[int, dict[int, Future[Any]]] | None = None  # when, and the answers by partition
         self._heard_ms = 0
         self._record_ms: dict[int, int] = {}
@@ -206,6 +207,7 @@ class _Slot(PacedPartition[SlotState]):
             if first > 0 and resume_state is None and not self._reading.accept_truncated:
                 raise _truncated(self._topic.origin(partition), first)
             self._end_offsets[partition] = end
+        self._ends_at_start = dict(self._end_offsets)
         self._heard_ms = self._now_ms()
         self._take(positions)
         self._partitions_known = count
@@ -305,6 +307,10 @@ class _Slot(PacedPartition[SlotState]):
         elif not self._unreachable:
             self._unreachable = True
             log.warning("kafka does not answer, trying again", slot=self._number, error=error.str())
+
+    def has_caught_up(self) -> bool:
+        """Whether each partition is read up to where it ended when the slot was built."""
+        return all(self._next_offsets[partition] >= end for partition, end in self._ends_at_start.items())
 
     def marks(self, now_ms: int) -> list[Mark]:
         """How far each partition is read, and where its log ended when the broker was last heard of.

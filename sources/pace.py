@@ -7,10 +7,11 @@ from typing import NamedTuple, TypeVar
 
 from bytewax.inputs import StatefulSourcePartition
 
-from schemas.batches import Batch, Mark, Wake
+from schemas.batches import Batch, CaughtUp, Mark, Wake
 
 MARK_EVERY_MS = 1000
 FIRST_SLOT = 0
+ONLY_PART = 1
 LOOK_AGAIN_MS = 2  # the most that an idle partition adds to a movement's latency
 
 StateT = TypeVar("StateT")
@@ -20,7 +21,8 @@ class Surroundings(NamedTuple):
     """What a partition knows of the processes around it.
 
     `beat` is told at every look that the worker is alive. `is_full` tells of a reader slot whether the lanes have too
-    much of it still to do, so that it reads no more. With `wakes` the first slot wakes all lanes in every epoch.
+    much of it still to do, so that it reads no more. With `wakes` the first slot wakes all lanes in every epoch, and
+    each slot tells them once that it has caught up.
     """
 
     beat: Callable[[], None] = lambda: None
@@ -31,11 +33,12 @@ class Surroundings(NamedTuple):
 ALONE = Surroundings()
 
 
-class PacedPartition(StatefulSourcePartition[Batch | Mark | Wake, StateT]):
+class PacedPartition(StatefulSourcePartition[Batch | Mark | Wake | CaughtUp, StateT]):
     """A partition that reads without waiting, with a `Mark` per origin each second and one at its end.
 
     It ends when `draining` says so, or when `read` returns None; what `read` kept back is read again by the next run.
-    The first of all partitions (`slot` 0) begins every epoch with a `Wake` where that is asked for.
+    The first of all `slots` partitions (`slot` 0) begins every epoch with a `Wake` where that is asked for, and each
+    tells when it has caught up.
     """
 
     def __init__(
@@ -44,12 +47,15 @@ class PacedPartition(StatefulSourcePartition[Batch | Mark | Wake, StateT]):
         draining: Callable[[], bool],
         around: Surroundings = ALONE,
         slot: int = FIRST_SLOT,
+        slots: int = ONLY_PART,
     ) -> None:
         self.look_again_ms = LOOK_AGAIN_MS
         self._now_ms = now_ms
         self._draining = draining
         self._around = around
         self._slot = slot
+        self._slots = slots
+        self._catching_up = around.wakes
         self._wakes = around.wakes and slot == FIRST_SLOT
         self._wake_due = self._wakes
         self._woken_at_end = False  # once: where epochs are short, each look begins one
@@ -69,12 +75,16 @@ class PacedPartition(StatefulSourcePartition[Batch | Mark | Wake, StateT]):
     def state(self) -> StateT:
         """Where to go on."""
 
+    @abstractmethod
+    def has_caught_up(self) -> bool:
+        """Whether all is read that its logs held when it was built."""
+
     def snapshot(self) -> StateT:
         """Where to go on; the epoch ends with it, and the next one begins by waking the lanes."""
         self._wake_due = self._wakes
         return self.state()
 
-    def next_batch(self) -> Sequence[Batch | Mark | Wake]:
+    def next_batch(self) -> Sequence[Batch | Mark | Wake | CaughtUp]:
         """What has arrived, and marks where a second has passed; raises StopIteration after the last marks."""
         self._around.beat()
         if self._ended and (not self._wake_due or self._woken_at_end):
@@ -84,7 +94,7 @@ class PacedPartition(StatefulSourcePartition[Batch | Mark | Wake, StateT]):
             return [Wake(), *self._next_batch()]
         return self._next_batch()
 
-    def _next_batch(self) -> Sequence[Batch | Mark]:
+    def _next_batch(self) -> Sequence[Batch | Mark | CaughtUp]:
         if self._ended:
             return []
         now_ms = self._now_ms()
@@ -93,9 +103,13 @@ class PacedPartition(StatefulSourcePartition[Batch | Mark | Wake, StateT]):
             self._ended = True
             return self.marks(now_ms)
         self._idle = not batches
+        told: list[Mark | CaughtUp] = []
+        if self._catching_up and self.has_caught_up():
+            self._catching_up = False
+            told.append(CaughtUp(self._slot, self._slots))
         if self._mark_due(now_ms):
-            return [*batches, *self.marks(now_ms)]
-        return batches
+            told.extend(self.marks(now_ms))
+        return [*batches, *told] if told else batches
 
     def _read(self, now_ms: int) -> Sequence[Batch] | None:
         return [] if self._around.is_full(self._slot) else self.read(now_ms)

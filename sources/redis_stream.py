@@ -10,7 +10,7 @@ from bytewax.inputs import FixedPartitionedSource
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from schemas.batches import Batch, Mark, Origin, Wake
+from schemas.batches import Batch, CaughtUp, Mark, Origin, Wake
 from sources.errors import SourceError, SourceUnreachableError
 from sources.pace import ALONE, LOOK_AGAIN_MS, PacedPartition, Surroundings
 from sources.states import checked, sealed
@@ -47,7 +47,7 @@ class StreamState(TypedDict):
     checksum: NotRequired[int]
 
 
-class RedisStreamSource(FixedPartitionedSource[Batch | Mark | Wake, StreamState]):
+class RedisStreamSource(FixedPartitionedSource[Batch | Mark | Wake | CaughtUp, StreamState]):
     """The entries of one stream: field `payload`, and where present `key` and `traceparent` (a header).
 
     An entry's offset is its id as one number, time in ms · 2²⁰ + sequence; its timestamp is the id's time. An entry
@@ -119,6 +119,7 @@ class _Stream(PacedPartition[StreamState]):
         if resume_state is not None:
             self._resume(resume_state)
         self._extent = self._first_look()
+        self._last_at_start = self._extent.last
 
     def _resume(self, state: StreamState) -> None:
         state = checked(state, STATE_FORMAT)
@@ -227,6 +228,10 @@ class _Stream(PacedPartition[StreamState]):
             [fields.get(b"payload") for _, fields in entries],
             headers if any(headers) else None,
         )
+
+    def has_caught_up(self) -> bool:
+        """Whether the entry is read that was the last one when the stream was first looked at."""
+        return self._offset >= self._last_at_start
 
     def marks(self, now_ms: int) -> list[Mark]:
         """How far it is read, and where it ended when last looked at."""

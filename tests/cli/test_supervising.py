@@ -89,6 +89,7 @@ class Bench:
             rules={},
             redis_url="",
             store=str(self.folder),
+            is_behind=False,
             accept_truncated=False,
         )
 

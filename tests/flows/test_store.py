@@ -15,7 +15,7 @@ import pytest
 from flows import store
 from flows.availability import Sinks, availability_flow
 from flows.running import run_flow
-from flows.store import META_FILE, Meta, StoreError, create, locked, opened, part_file, report
+from flows.store import META_FILE, Meta, StoreError, create, has_run, locked, opened, part_file, report
 from operators.lane import LaneMaking, LaneSettings
 from operators.rules import RuleBook
 from schemas.rules import ChannelRules, LocationRules, Rules
@@ -65,6 +65,19 @@ def test_a_new_store_is_this_users_alone_and_whole(tmp_path: Path) -> None:
     assert opened(path, LANES) == META
     assert [part_file(path, part).exists() for part in range(4)] == [True, True, True, False]
     assert report(path).findings == []
+
+
+def test_a_store_knows_whether_a_flow_has_run_on_it(used: Path, tmp_path: Path) -> None:
+    """Whoever goes on from it may know less than what was shown; a new one was never shown anything of."""
+    create(tmp_path / "new", META)
+    assert not has_run(tmp_path / "new")
+    assert has_run(used)
+
+
+def test_one_of_several_machines_cannot_say_that_nothing_has_run(tmp_path: Path) -> None:
+    """Its parts may be those that no run has written to."""
+    create(tmp_path / "new", msgspec.structs.replace(META, machines=2, machine=1))
+    assert has_run(tmp_path / "new")
 
 
 def test_a_store_is_made_once(used: Path) -> None:

@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from bench.servers import KafkaBroker, free_port
-from schemas.batches import Batch, Mark, Wake
+from schemas.batches import Batch, CaughtUp, Mark, Wake
 from sources.errors import SourceError
 from sources.kafka import KafkaReading, KafkaSource, SlotState
 from sources.states import sealed
@@ -452,12 +452,26 @@ def test_a_mark_before_the_first_message_tells_the_backlog(kafka: KafkaBroker, t
     assert [(mark.offset, mark.end_offset) for mark in marks] == [(0, 4)]
 
 
+def test_a_slot_has_caught_up_when_it_has_read_what_was_there_at_its_start(
+    kafka: KafkaBroker, topic: MakeTopic
+) -> None:
+    """All of its partitions; what came later does not count, and where nothing was there it has from the start."""
+    name = topic(10)
+    produce(kafka, name, 0, numbered(0, 4))
+    produce(kafka, name, 8, numbered(0, 4))
+    with driven(kafka, name) as drive:
+        assert [slot.has_caught_up() for slot in drive.slots.values()] == [False, True, True, True]
+        produce(kafka, name, 1, numbered(0, 4))
+        drive.until(lambda: drive.count >= 8 and bool(drive.payloads(8)))
+        assert [slot.has_caught_up() for slot in drive.slots.values()] == [True] * 4
+
+
 def test_a_drain_ends_the_flow_and_loses_nothing(kafka: KafkaBroker, topic: MakeTopic) -> None:
     """In a real flow: draining marks every origin a last time, ends the run, and what was read is committed."""
     name = topic(2)
     produce(kafka, name, 0, numbered(0, 10))
     produce(kafka, name, 1, numbered(0, 10))
-    items: list[Batch | Mark | Wake] = []
+    items: list[Batch | Mark | Wake | CaughtUp] = []
     reading = KafkaReading(bootstrap_servers=kafka.bootstrap_servers, topic=name, group=f"drain-{name}")
 
     def all_read() -> bool:

@@ -6,8 +6,9 @@ import signal
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import psutil
 import pytest
@@ -178,6 +179,51 @@ def test_workers_die_with_their_supervisor_and_a_start_goes_on(place: Place) -> 
 def _size(place: Place) -> int:
     with Redis.from_url(place.servers.redis.url) as client:
         return int(client.dbsize())
+
+
+def _versions(client: Redis) -> dict[bytes, int]:
+    """Those of all SKUs as a reader finds them."""
+    names = [cast("bytes", key) for key in client.keys("avail:*") if not cast("bytes", key).startswith(b"avail:@")]
+    with client.pipeline(transaction=False) as asked:
+        for name in names:
+            asked.hget(name, "@version")
+        return {name: int(version) for name, version in zip(names, asked.execute(), strict=True) if version}
+
+
+def test_redis_and_workers_lost_together_never_show_a_step_back(place: Place) -> None:
+    """The state of the next start is older than what readers have seen: an empty Redis is not filled from it."""
+    flow = place.flow()
+    sent = list(movements(replace(LOAD, movements=40_000), random.Random(4)))
+    stepped_back: set[bytes] = set()
+    with Redis.from_url(place.servers.redis.url) as client:
+
+        def look() -> bool:
+            stepped_back.update(name for name, version in _versions(client).items() if version < seen[name])
+            return _is_read(client, since_ms)
+
+        try:
+            flow.start(2)
+            produce(place.servers.kafka.bootstrap_servers, sent[:1000])
+            place.wait_until_read(flow)
+            flow.drain()
+            flow.end()
+            flow = place.flow(state__snapshot_seconds="60")
+            flow.start(2)
+            produce(place.servers.kafka.bootstrap_servers, sent[1000:])
+            place.wait_until_read(flow)
+            seen = _versions(client)
+            assert still_there(flow.kill(), 5.0) == []
+            client.flushall()
+
+            since_ms = now_ms()
+            flow.start(2)
+            wait_until(look, "everything read")
+            wait_until(lambda: _versions(client).keys() == seen.keys(), "all SKUs")
+            flow.drain()
+        finally:
+            flow.end()
+    assert stepped_back == set()
+    assert place.differences(sent) == []
 
 
 def test_a_frozen_worker_is_found_and_replaced(place: Place) -> None:

@@ -6,10 +6,11 @@ import msgspec
 import pytest
 
 from operators.lane import Lane, LaneHooks, LaneMaking, LaneSettings, _LaneLogic
+from operators.route import Item
 from operators.rules import RuleBook
 from operators.snapshots import SnapshotError, pack, unpack
-from schemas.batches import Batch, Mark, Wake
-from schemas.outputs import Availability
+from schemas.batches import Batch, CaughtUp, Mark, Wake
+from schemas.outputs import Availability, LaneResult
 from tests.stories import BEGIN_MS, LOG, RULES
 
 SETTINGS = LaneSettings(1, incarnation=7, dedupe_ms=3_600_000)
@@ -167,3 +168,75 @@ def test_what_waits_for_its_home_is_not_told_early() -> None:
     misplaced = Batch(elsewhere, [0], [BEGIN_MS], [b"A"], [record(1, "A")])
     results, _ = logic.on_batch([(0, home), (0, misplaced)])
     assert not [shown for result in results if result.is_refill for shown in result.availability]
+
+
+class _Behind:
+    """A lane restored from `blob` after a run that may have shown more; the store's source has two parts."""
+
+    def __init__(self, blob: bytes | None, refills: int = 0) -> None:
+        self.refills = refills
+        self.now_ms = BEGIN_MS
+        hooks = LaneHooks(refills=lambda: self.refills)
+        making = LaneMaking(RuleBook(RULES), SETTINGS, lambda: self.now_ms, durable=True, is_behind=True, hooks=hooks)
+        self.logic = _LaneLogic(blob, making)
+
+    def given(self, *items: Item) -> list[LaneResult]:
+        """What it tells about `items`, refills included, until it has no more to tell."""
+        results = list(self.logic.on_batch([(0, item) for item in items])[0])
+        for _ in range(3):
+            self.now_ms += 5000
+            results += self.logic.on_notify()[0]
+        return results
+
+
+def _told(results: list[LaneResult], *, is_behind: bool) -> dict[str, int]:
+    """The versions that were told, while behind or not."""
+    return {
+        record.sku: record.version
+        for result in results
+        if result.is_behind == is_behind
+        for record in result.availability
+    }
+
+
+def test_what_is_told_while_behind_is_marked_and_told_again_when_caught_up() -> None:
+    """Redis may have been emptied since: what a reader has seen of it is newer than a state restored just now."""
+    before = lane()
+    before.apply([log_of(*HISTORY)])
+    behind = _Behind(before.snapshot())
+
+    first = behind.given(log_of(record(3, "B"), record(4, "NEW"), first=3), CaughtUp(0, 2))
+    assert (_told(first, is_behind=True), _told(first, is_behind=False)) == ({"B": 3, "NEW": 4}, {})
+    then = behind.given(log_of(record(5, "B"), first=5), CaughtUp(1, 2))
+    assert (_told(then, is_behind=True), _told(then, is_behind=False)) == ({}, {"B": 5, "NEW": 4})
+    assert [result.refilled for result in then] == [0] * len(then)
+    assert _told(behind.given(log_of(record(6, "A"), first=6)), is_behind=False) == {"A": 6}
+
+
+def test_a_lane_that_knows_nothing_may_be_behind_too() -> None:
+    """A run that died before its first snapshot has shown what the next one reads again from the beginning."""
+    behind = _Behind(None)
+    assert _told(behind.given(log_of(*HISTORY)), is_behind=True) == {"A": 2, "B": 1}
+
+
+def test_redis_is_filled_and_explained_only_by_who_has_caught_up() -> None:
+    """An empty Redis filled from an old snapshot would show a step back to whoever read before."""
+    before = lane()
+    before.apply([log_of(*HISTORY)])
+    behind = _Behind(before.snapshot(), refills=1)
+
+    first = behind.given(Wake(), log_of(record(3, "B"), first=3))
+    assert not [result for result in first if result.is_refill or result.explanations]
+    then = behind.given(CaughtUp(0, 2), CaughtUp(1, 2))
+    assert _told(then, is_behind=False) == {"A": 2, "B": 3}
+    assert max(result.refilled for result in then) == 1
+    assert {explanation.sku for result in then for explanation in result.explanations} == {"A", "B"}
+
+
+def test_nothing_is_explained_at_the_end_of_an_input_that_was_not_read_up_to_where_it_was() -> None:
+    """A drain right after the start."""
+    before = lane()
+    before.apply([log_of(*HISTORY)])
+    behind = _Behind(before.snapshot())
+    behind.given(log_of(record(3, "B"), first=3))
+    assert not list(behind.logic.on_eof()[0])

@@ -156,6 +156,17 @@ def test_a_write_replaces_the_whole_hash(writing: Writing, client: Redis) -> Non
     assert promises.promised == {"web": 4, "b2b/acme": 5}
 
 
+def test_what_may_be_older_than_a_reader_has_seen_only_replaces(writing: Writing, client: Redis) -> None:
+    """A Redis that has lost a hash is not given an older one; one that holds it takes what is newer, as ever."""
+    writing.write_and_settle(availability("SKU-1", 5), availability("SKU-2", 5))
+    behind = result(*(availability(f"SKU-{number}", 6, web=6) for number in (1, 3)), availability("SKU-2", 4))
+    writing.slot.write_batch([behind._replace(is_behind=True)])
+    writing.settle()
+    assert [client.hget(f"avail:SKU-{number}", "@version") for number in (1, 2, 3)] == [b"6", b"5", None]
+    assert client.hget("avail:SKU-1", "web") == b"6"
+    assert (writing.sink.counters.written, writing.sink.counters.refused) == (3, 2)
+
+
 def test_a_sku_may_have_thousands_of_channels(writing: Writing, client: Redis) -> None:
     """More fields than Lua can pass at once are written and replaced all the same."""
     many = {f"b2b__{account}": account for account in range(6000)}
@@ -298,6 +309,23 @@ def test_a_restart_of_redis_in_the_middle_loses_nothing(monkeypatch: pytest.Monk
     assert versions == [b"3"] * 1000 + [b"2"] * 500 + [b"1"] * 500
     assert writing.sink.counters.reconnects >= 1
     assert len(beats) >= 3
+
+
+def test_the_newest_is_sent_again_first() -> None:
+    """A reader may have seen it: a Redis that came back empty never shows what was before it."""
+    with RedisServer() as server:
+        writing = Writing(server.url)
+        writing.write_and_settle(availability("SKU-1", 1))
+        server.freeze()
+        for version in range(2, 32):
+            writing.write(availability("SKU-1", version))
+        server.kill()
+        server.start()
+        writing.settle()
+        with Redis.from_url(server.url) as client:
+            assert client.hget("avail:SKU-1", "@version") == b"31"
+        writing.slot.close()
+    assert (writing.sink.counters.written, writing.sink.counters.refused) == (2, 29)
 
 
 def test_a_redis_that_does_not_come_back_stops_the_flow() -> None:

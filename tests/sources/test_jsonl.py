@@ -12,7 +12,7 @@ import pytest
 from bytewax.dataflow import Dataflow
 from bytewax.testing import TestingSink, run_main
 
-from schemas.batches import Batch, Mark, Origin, Wake
+from schemas.batches import Batch, CaughtUp, Mark, Origin, Wake
 from schemas.movements import PAYLOAD_BYTES_MAX
 from sources.errors import SourceError
 from sources.jsonl import LINE_BYTES_MAX, FileState, JsonlSource, LineSplitter
@@ -218,7 +218,7 @@ def test_a_drain_ends_a_pipe_that_pauses(pipe: tuple[int, int]) -> None:
     """In a real flow: a pipe that stays open and silent does not keep the flow from ending."""
     reading, writing = pipe
     os.write(writing, b'{"a":1}\n{"b":2}\n')
-    seen: list[Batch | Mark | Wake] = []
+    seen: list[Batch | Mark | Wake | CaughtUp] = []
     turns = iter(range(TURNS_MAX))
     reader = source("-", draining=lambda: next(turns) >= 50, stdin_descriptor=reading)
     flow = Dataflow("piped")
@@ -246,4 +246,10 @@ def test_a_file_that_is_not_read_to_its_end_is_not_told_to_be(tmp_path: Path) ->
     path.write_bytes(b"{}\n" * 5)
     _, marks, _ = items(source(path))
     assert (marks[0].offset, marks[0].end_offset) == (5, 6)
+    part = source(path).build_part("movements", "file", None)
+    part.next_batch()
+    assert not part.has_caught_up()
+    part.next_batch()
+    assert part.has_caught_up()
+    part.close()
     assert (marks[-1].offset, marks[-1].end_offset) == (5, 5)

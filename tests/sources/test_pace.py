@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from schemas.batches import Batch, Mark, Origin, Wake
+from schemas.batches import Batch, CaughtUp, Mark, Origin, Wake
 from sources.pace import ALONE, LOOK_AGAIN_MS, PacedPartition, Surroundings, next_look
 
 ORIGIN = Origin("c", "t", 0, "n")
@@ -18,6 +18,7 @@ class _Script(PacedPartition[None]):
     def __init__(self, reads: list[list[Batch] | None], around: Surroundings = ALONE, slot: int = 0) -> None:
         self.clock_ms = 0
         self.drain = False
+        self.caught_up = False
         self._reads = iter(reads)
         super().__init__(lambda: self.clock_ms, lambda: self.drain, around, slot)
 
@@ -29,6 +30,9 @@ class _Script(PacedPartition[None]):
 
     def state(self) -> None:
         return None
+
+    def has_caught_up(self) -> bool:
+        return self.caught_up
 
 
 def test_a_mark_comes_first_each_second_and_after_the_clock_was_set_back() -> None:
@@ -102,6 +106,18 @@ def test_only_the_first_slot_wakes_and_only_where_that_is_asked_for() -> None:
     """Once is enough, and a flow without a store needs none."""
     assert kinds(_Script([[BATCH]], Surroundings(wakes=True), slot=1)) == ["Batch", "Mark"]
     assert kinds(_Script([[BATCH]])) == ["Batch", "Mark"]
+
+
+def test_each_slot_tells_once_that_it_has_caught_up() -> None:
+    """Behind the last record of those that were there, and to nobody where no state is kept."""
+    part = _Script([[BATCH]] * 4, Surroundings(wakes=True), slot=1)
+    assert kinds(part) == ["Batch", "Mark"]
+    part.caught_up = True
+    assert part.next_batch() == [BATCH, CaughtUp(1, 1)]
+    assert kinds(part) == ["Batch"]
+    alone = _Script([[BATCH]])
+    alone.caught_up = True
+    assert kinds(alone) == ["Batch", "Mark"]
 
 
 def test_a_slot_reads_nothing_while_its_lanes_have_too_much_to_do() -> None:

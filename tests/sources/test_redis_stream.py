@@ -9,7 +9,7 @@ from bytewax.testing import TestingSink, run_main
 from redis import Redis
 
 from bench.servers import RedisServer, free_port
-from schemas.batches import Batch, Mark, Origin, Wake
+from schemas.batches import Batch, CaughtUp, Mark, Origin, Wake
 from sources.errors import SourceError
 from sources.redis_stream import RedisStreamReading, RedisStreamSource, StreamState
 from sources.states import sealed
@@ -99,6 +99,20 @@ def test_marks_tell_position_and_end(redis: Redis, redis_server: RedisServer) ->
     (after,) = drive.part.marks(8)
     assert before[1:] == (1, (5 << 20) + 1, -1, 7)
     assert after[1:] == ((2 << 20) + 1, (5 << 20) + 1, 2, 8)
+
+
+def test_it_has_caught_up_with_what_was_there_when_it_was_first_looked_at(
+    redis: Redis, redis_server: RedisServer
+) -> None:
+    """What came later does not count."""
+    add(redis, 1, 4)
+    drive = Drive(redis_server.url, batch_entries_max=2)
+    add(redis, 4, 8)
+    assert not drive.part.has_caught_up()
+    drive.read()
+    assert not drive.part.has_caught_up()
+    drive.read()
+    assert drive.part.has_caught_up()
 
 
 @pytest.mark.parametrize("read", [2, 5])
@@ -228,8 +242,8 @@ def test_reading_goes_on_after_redis_was_away_and_stops_when_it_stays_away() -> 
             drive.read()
 
 
-def _read_by_flow(url: str, expected: int) -> list[Batch | Mark | Wake]:
-    items: list[Batch | Mark | Wake] = []
+def _read_by_flow(url: str, expected: int) -> list[Batch | Mark | Wake | CaughtUp]:
+    items: list[Batch | Mark | Wake | CaughtUp] = []
 
     def all_read() -> bool:
         return sum(len(item.offsets) for item in items if isinstance(item, Batch)) == expected
