@@ -37,7 +37,10 @@ FAULTS: Final[dict[str, Fault]] = {name: name for name in get_args(Fault)}
 
 
 class HealingRun(msgspec.Struct):
-    """One fault, as one JSON line; memory is that of the supervisor and its workers together, in MiB."""
+    """One fault, as one JSON line; memory is that of the supervisor and its workers together, in MiB.
+
+    The first is that at the fault, or when a quarter of a backlog is read; the others are of the time since.
+    """
 
     fault: Fault
     movements_per_second: int  # sent, without a look at how they are taken; of a backlog: read
@@ -86,6 +89,7 @@ class _Bench:
         self._stack = stack
         self._client = stack.enter_context(Redis.from_url(redis.url, socket_timeout=5.0))
         self._memory: list[int] = []
+        self._struck: int | None = None  # how much of `_memory` is of the time before the fault
         self._lag_max = 0.0
 
     def heal(self, fault: Fault) -> float:
@@ -96,6 +100,7 @@ class _Bench:
         self._until(lambda: self._skus() >= self._config.skus and self._is_fresh(0), running, "opening stock read")
         with _Sending(self._kafka, self._load(1 << 40), self._random, self._config.rate):
             self._rest(self._config.settle_seconds, running)
+            self._struck = len(self._memory) - 1
             since_ms = self._strike(fault, running)
             begun = time.monotonic()
             self._until(lambda: self._is_right(fault, since_ms), running, f"right again after {fault}")
@@ -118,7 +123,8 @@ class _Bench:
 
     def result(self, fault: Fault, seconds: float, rate: int, started_at: str) -> HealingRun:
         """The run as one line."""
-        settled = self._memory[len(self._memory) // 4 :] or [0]
+        since = len(self._memory) // 4 if self._struck is None else self._struck
+        settled = self._memory[max(0, since) :] or [0]
         return HealingRun(
             fault=fault,
             movements_per_second=rate,

@@ -99,13 +99,14 @@ def replenishment(
         print_table(REPLENISHMENT_COLUMNS, [_replenishment_row(run) for run in runs])
 
 
-def healing(
+def healing(  # noqa: PLR0917  # each is an option of the command
     fault: Annotated[
         str, typer.Option(help="kill (a worker), flush (Redis), redis-away (frozen for a minute), backlog.")
     ] = "flush",
     rate: Annotated[int, typer.Option(min=1, help="Movements sent a second.")] = 10_000,
     skus: Annotated[int, typer.Option(min=1, max=999_999, help="How many SKUs.")] = 20_000,
     snapshot_seconds: Annotated[float, typer.Option(min=0.05, help="How often the state is written.")] = 10.0,
+    settle_seconds: Annotated[float, typer.Option(min=0, help="How long the flow runs before the fault.")] = 10.0,
     backlog: Annotated[int, typer.Option(min=1, help="Movements of the backlog.")] = 5_000_000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same movements.")] = 1,
     runs: Annotated[int, typer.Option(min=1, help="Each run prints one JSON line.")] = 3,
@@ -122,7 +123,7 @@ def healing(
 
     if fault not in FAULTS:
         raise CliError(f"--fault {fault}: one of {', '.join(FAULTS)}", MISUSED)
-    config = HealingConfig(rate, skus, snapshot_seconds, backlog=backlog)
+    config = HealingConfig(rate, skus, snapshot_seconds, settle_seconds, backlog)
     try:
         for run in measured(config, FAULTS[fault], seed, runs):
             print_json(run)
