@@ -176,7 +176,7 @@ class _Writer:
 
     def claim(self, incarnation: int) -> None:
         """Tell Redis of the incarnation, so that a state made anew draws a greater one; of its age nothing is said."""
-        self._pipeline.send("health", [health_key(self._prefix), str(incarnation)], lambda _: None)
+        self._pipeline.send("health", [health_key(self._prefix), str(incarnation), "0"], lambda _: None)
         self._pipeline.drain()
 
     def write(self, records: list[Availability]) -> tuple[int, int]:

@@ -41,7 +41,7 @@ from sources.redis_stream import RedisStreamReading, RedisStreamSource
 
 UNREACHABLE: Final = 75  # what is away may come back by itself: start again (EX_TEMPFAIL of sysexits)
 BROKEN: Final = 70  # the engine or a peer failed: start again (EX_SOFTWARE)
-ROOM_BYTES: Final = 1 << 20
+ROOM_BYTES: Final = 32 << 20  # what journals of 8 parts take up, and give back as soon as one has failed
 LAST_WORDS_BYTES_MAX: Final = 4096  # what a pipe takes without a reader
 PRINTED_BYTES_MAX: Final = 100_000
 HOUR_MS: Final = 3_600_000
@@ -295,12 +295,10 @@ def failure_of(error: BaseException, store: str | None, printed: str = "") -> tu
 
 
 def _has_room(store: Path) -> bool:
-    """Whether the store's disk takes a piece as large as a small snapshot."""
+    """Whether the store's disk has room for what SQLite writes beside the parts."""
     try:
         with tempfile.TemporaryFile(dir=store) as piece:
-            piece.write(bytes(ROOM_BYTES))
-            piece.flush()
-            os.fsync(piece.fileno())
+            os.posix_fallocate(piece.fileno(), 0, ROOM_BYTES)
     except OSError as error:
         return error.errno != errno.ENOSPC
     return True

@@ -35,8 +35,9 @@ class Mark(NamedTuple):
     """How far a source has read one origin, told about once a second even when nothing arrives.
 
     `offset` is the next offset to read, `end_offset` the log's end as last seen, and `read_ms` the wall clock at which
-    that was so; `record_ms` is the timestamp of the last record read (-1: none). A source that cannot tell how far the
-    log goes sends no marks.
+    that was so; `record_ms` is the timestamp of the last record read (-1: none). `origins` says how many logs the
+    source has, this one among them: what is heard of fewer is not the whole. A source that cannot tell how far the log
+    goes sends no marks.
     """
 
     origin: Origin
@@ -44,6 +45,7 @@ class Mark(NamedTuple):
     end_offset: int
     record_ms: int
     read_ms: int
+    origins: int = 1
 
 
 class CaughtUp(NamedTuple):

@@ -1,7 +1,7 @@
 """What channels read: the availability of each SKU as a hash in Redis, which only ever changes to a newer one."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -28,7 +28,7 @@ from sinks.redis_keys import (
 )
 from sinks.redis_pipeline import PipelineBounds
 from sinks.redis_sentinel import Refilling, Sentinel
-from sinks.slots import SLOTS, SlottedSink
+from sinks.slots import SLOTS, SlottedSink, slot_name
 
 SKUS_PER_CALL_MAX = 128  # a reader behind one call still gets its answer within a millisecond
 EXPLANATIONS_PER_CALL_MAX = 64
@@ -77,7 +77,8 @@ class RedisAvailabilitySink(SlottedSink[LaneResult, None]):
         self._lanes = lanes
         self._refilling = None if refill is None else Refilling(refill, refills)
         self._servers = RedisServers(url, _SCRIPTS, bounds, beat)
-        self._writer = _Writer(self._servers, prefix, explain_prefix, now_ms, visible, incarnation)
+        slots_used = Counter(slot_name(self.part_fn(str(lane)) % slots) for lane in range(lanes))
+        self._writer = _Writer(self._servers, prefix, explain_prefix, now_ms, visible, incarnation, slots_used)
 
     @property
     def counters(self) -> "RedisCounters":
@@ -148,6 +149,7 @@ class _Writer:
         now_ms: Callable[[], int],
         visible: Callable[[list[LaneResult]], None],
         incarnation: int,
+        lanes: Mapping[str, int],
     ) -> None:
         self.written = 0
         self.refused = 0
@@ -162,7 +164,8 @@ class _Writer:
         self._incarnation = incarnation  # the greatest known; 0: none
         self._claimed = 0  # the one that this server has been told of
         self._reconnects = 0
-        self._health = _Health(now_ms)
+        self._health = _Health(now_ms, lanes)
+        self._slots_used = len(lanes)
 
     def open(self, slot: str, sentinel: Sentinel | None) -> None:
         """Begin to write for `slot`, and look whether Redis holds what it wrote before."""
@@ -184,7 +187,7 @@ class _Writer:
         self._unseen.append(_Unseen(self._servers.last_number, results))
         if sentinel := self._slots[slot]:
             sentinel.told(results, self._servers.last_number)
-        self._health.draw_up(self._servers.last_number)
+        self._health.draw_up(self._servers.last_number, self._slots)
         self._follow_up()
 
     def take_answers(self) -> None:
@@ -295,7 +298,7 @@ class _Writer:
             self._tell_health(drawn_up.parts)
 
     def _tell_health(self, parts: list[str]) -> None:
-        texts = [health_key(self._prefix), str(self._incarnation), *parts]
+        texts = [health_key(self._prefix), str(self._incarnation), str(self._slots_used), *parts]
         self._servers.send("health", texts, lambda _: None)
 
 
@@ -359,11 +362,16 @@ class _DrawnUp(NamedTuple):
 
 
 class _Health:
-    """What the marks say about the age of the numbers, per slot, at most once a second."""
+    """What the marks say about the age of the numbers, per slot, at most once a second.
 
-    def __init__(self, now_ms: Callable[[], int]) -> None:
+    Nothing is said before all `lanes` of the slots here have told how far they are with all origins: what is not heard
+    of may be behind.
+    """
+
+    def __init__(self, now_ms: Callable[[], int], lanes: Mapping[str, int]) -> None:
         self.drawn_up: _DrawnUp | None = None
         self._now_ms = now_ms
+        self._lanes = lanes
         self._next_ms = 0
         self._slots: dict[str, dict[Origin, dict[int, Mark]]] = {}
 
@@ -373,10 +381,12 @@ class _Health:
         for mark in marks:
             origins.setdefault(mark.origin, {})[lane] = mark
 
-    def draw_up(self, after: int) -> None:
-        """Draw up a report when the last one is a second old and has been sent."""
+    def draw_up(self, after: int, slots: Iterable[str]) -> None:
+        """Draw up a report about `slots` when the last one is a second old and has been sent."""
         now_ms = self._now_ms()
-        if self.drawn_up is not None or now_ms < self._next_ms or not self._slots:
+        if self.drawn_up is not None or now_ms < self._next_ms:
+            return
+        if not all(self._is_whole(slot) for slot in slots):
             return
         self._next_ms = now_ms + HEALTH_INTERVAL_MS
         parts: list[str] = []
@@ -384,6 +394,13 @@ class _Health:
             watermark_ms, lag = age_of([_slowest(lanes) for lanes in origins.values()], now_ms)
             parts += (slot, f"{watermark_ms} {lag} {now_ms}")
         self.drawn_up = _DrawnUp(after, parts)
+
+    def _is_whole(self, slot: str) -> bool:
+        lanes, origins = self._lanes.get(slot, 0), self._slots.get(slot, {})
+        if not lanes or not origins:
+            return not lanes
+        known = max(mark.origins for marks in origins.values() for mark in marks.values())
+        return len(origins) >= known and all(len(marks) >= lanes for marks in origins.values())
 
 
 def _slowest(lanes: dict[int, Mark]) -> Mark:

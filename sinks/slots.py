@@ -14,6 +14,11 @@ StateT = TypeVar("StateT")
 RecordT = TypeVar("RecordT", bound=AnyRecord)
 
 
+def slot_name(slot: int) -> str:
+    """What a slot is called for ever."""
+    return f"slot-{slot:02}"
+
+
 class SinkError(RuntimeError):
     """What a sink cannot get over, in one line that says what to do; it stops the flow."""
 
@@ -38,7 +43,7 @@ class SlottedSink(FixedPartitionedSink[ValueT, StateT]):
     def list_parts(self) -> list[str]:
         """The names of all slots; Bytewax asks for them when a run starts, so SinkError where `check` fails."""
         self.check()
-        return [f"slot-{slot:02}" for slot in range(self._slots)]
+        return [slot_name(slot) for slot in range(self._slots)]
 
     def part_fn(self, item_key: str) -> int:
         """The lane, which Bytewax takes modulo the slots."""

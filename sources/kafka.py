@@ -339,7 +339,14 @@ class _Slot(PacedPartition[SlotState]):
     def _mark(self, partition: int) -> Mark:
         next_offset = self._next_offsets[partition]
         end = max(self._end_offsets.get(partition, 0), next_offset)
-        return Mark(self._origins[partition], next_offset, end, self._record_ms[partition], self._heard_ms)
+        return Mark(
+            self._origins[partition],
+            next_offset,
+            end,
+            self._record_ms[partition],
+            self._heard_ms,
+            self._partitions_known,
+        )
 
     def state(self) -> SlotState:
         """The state to go on from; the one before it is durable by now, so its offsets go to the group."""

@@ -1,5 +1,9 @@
 """How a worker ends: what may pass by itself is told from what a person has to put right."""
 
+import errno
+import os
+from pathlib import Path
+
 import pytest
 from redis.exceptions import AuthenticationError, ReadOnlyError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -57,3 +61,18 @@ def test_trouble_with_the_state_says_what_to_do(error: BaseException, said: str)
     assert code == FAILED
     assert said in line
     assert "/var/lib/onhand" in line
+
+
+def test_an_engine_that_failed_beside_a_full_disk_failed_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite gives its journals back when it fails, so that there is some room again; the panic may be another thread's."""
+
+    def full(descriptor: int, offset: int, length: int) -> None:
+        if length > 5_000_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    broken = RuntimeError("Send thread panic: Any { .. }")
+    assert failure_of(broken, str(tmp_path))[0] == BROKEN
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    code, line = failure_of(broken, str(tmp_path))
+    assert code == FAILED
+    assert "free space there" in line

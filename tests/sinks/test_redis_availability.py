@@ -50,17 +50,25 @@ def result(*records: Availability, lane: int = 0, marks: list[Mark] | None = Non
     return LaneResult(lane, list(records), [], [], [], [], [], [], [], [], marks or [], 0, 0, 0)
 
 
-def mark(offset: int, end_offset: int, record_ms: int, read_ms: int, partition: int = 0) -> Mark:
+def mark(offset: int, end_offset: int, record_ms: int, read_ms: int, partition: int = 0, partitions: int = 1) -> Mark:
     """Make a mark of one partition of a topic."""
-    return Mark(Origin("cluster", "topic", partition, "inventory.movements"), offset, end_offset, record_ms, read_ms)
+    origin = Origin("cluster", "topic", partition, "inventory.movements")
+    return Mark(origin, offset, end_offset, record_ms, read_ms, partitions)
 
 
 class Writing:
     """A sink and its first slot, driven as Bytewax does, with a clock that the test sets."""
 
-    def __init__(self, url: str, bounds: PipelineBounds = PATIENT, beat: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        url: str,
+        bounds: PipelineBounds = PATIENT,
+        beat: Callable[[], None] = lambda: None,
+        *,
+        lanes: int = 1,
+    ) -> None:
         self.now_ms = 10_000
-        self.sink = RedisAvailabilitySink(url, PREFIX, lambda: self.now_ms, bounds=bounds, beat=beat)
+        self.sink = RedisAvailabilitySink(url, PREFIX, lambda: self.now_ms, bounds=bounds, beat=beat, lanes=lanes)
         self.slot = self.sink.build_part("redis", self.sink.list_parts()[0], None)
 
     def write(self, *records: Availability, marks: list[Mark] | None = None, lane: int = 0) -> None:
@@ -526,16 +534,48 @@ def test_a_user_without_the_rights_stops_the_flow(client: Redis, embedded: Embed
     writing.slot.close()
 
 
-def test_health_is_the_age_of_the_slowest(writing: Writing, client: Redis) -> None:
+def test_health_is_the_age_of_the_slowest(embedded: EmbeddedRedis, client: Redis) -> None:
     """Watermark and lag are those of the lane and partition that is furthest behind."""
-    writing.write(availability("SKU-1", 1, 7), lane=0, marks=[mark(10, 10, 500, 9_000), mark(3, 3, 700, 9_500, 1)])
+    writing = Writing(embedded.url, lanes=9)
+    others = [writing.sink.build_part("redis", f"slot-{slot:02}", None) for slot in range(1, 8)]
+    both = [mark(10, 10, 500, 9_000), mark(3, 3, 700, 9_500, 1, 2)]
+    for lane, slot in enumerate(others, 1):
+        slot.write_batch([result(lane=lane, marks=both)])
+    writing.write(availability("SKU-1", 1, 7), lane=0, marks=both)
     writing.settle()
     writing.now_ms += 1000
-    writing.write(lane=1, marks=[mark(8, 10, 400, 9_000), mark(3, 3, 700, 9_500, 1)])
+    writing.write(lane=8, marks=[mark(8, 10, 400, 9_000), mark(3, 3, 700, 9_500, 1, 2)])
+    writing.settle()
+    assert read_health(client, PREFIX) == (7, 400, 8.6, 11_000)
+    for slot in (*others, writing.slot):
+        slot.close()
+
+
+def test_health_says_nothing_before_all_lanes_have_told_about_all_origins(writing: Writing, client: Redis) -> None:
+    """What nobody has heard of may be behind."""
+    writing.write(availability("SKU-1", 1, 7), marks=[mark(3, 3, 700, 9_500, 1, 2)])
+    writing.settle()
+    assert read_health(client, PREFIX) is None
+    writing.write(marks=[mark(10, 10, 500, 9_000, 0, 2)])
+    writing.settle()
+    assert read_health(client, PREFIX) == (7, 9_000, 0.0, 10_000)
+
+
+def test_health_is_unknown_before_all_slots_have_told(embedded: EmbeddedRedis, client: Redis) -> None:
+    """They live in several processes, which begin at their own time."""
+    writing, other = Writing(embedded.url, lanes=2), Writing(embedded.url, lanes=2)
+    writing.write(availability("SKU-1", 1, 7), marks=[mark(3, 3, 700, 9_500)])
     writing.settle()
     health = read_health(client, PREFIX)
     assert health is not None
-    assert health == (7, 400, 8.6, 11_000)
+    assert (health.watermark_ms, health.lag_seconds) == (0, None)
+    other.slot.close()
+    other.slot = other.sink.build_part("redis", "slot-01", None)
+    other.write(availability("SKU-2", 1, 7), lane=1, marks=[mark(3, 3, 700, 9_500)])
+    other.settle()
+    assert read_health(client, PREFIX) == (7, 9_500, 0.0, 10_000)
+    other.slot.close()
+    writing.slot.close()
 
 
 def test_health_is_told_at_most_once_a_second(writing: Writing, client: Redis) -> None:
