@@ -432,8 +432,8 @@ def test_each_partition_is_marked_each_second_though_nothing_arrives(kafka: Kafk
         drive.close()
     by_partition = {mark.origin.partition: mark for mark in drive.marks}
     assert len(drive.marks) == len(by_partition) == 2
-    assert by_partition[0][1:] == (4, 4, drive.batches[-1].timestamps[-1], 1_000)
-    assert by_partition[1][1:] == (0, 0, -1, 1_000)
+    assert by_partition[0][1:] == (4, 4, drive.batches[-1].timestamps[-1], 1_000, 2)
+    assert by_partition[1][1:] == (0, 0, -1, 1_000, 2)
 
 
 def test_a_topic_made_this_instant_can_be_read(kafka: KafkaBroker, topic: MakeTopic) -> None:

@@ -97,8 +97,8 @@ def test_marks_tell_position_and_end(redis: Redis, redis_server: RedisServer) ->
     (before,) = drive.part.marks(7)
     drive.read()
     (after,) = drive.part.marks(8)
-    assert before[1:] == (1, (5 << 20) + 1, -1, 7)
-    assert after[1:] == ((2 << 20) + 1, (5 << 20) + 1, 2, 8)
+    assert before[1:] == (1, (5 << 20) + 1, -1, 7, 1)
+    assert after[1:] == ((2 << 20) + 1, (5 << 20) + 1, 2, 8, 1)
 
 
 def test_it_has_caught_up_with_what_was_there_when_it_was_first_looked_at(
