@@ -72,6 +72,7 @@ from schemas.times import LATEST_MS, format_ms
 NOTHING_APPLIED: Final = -1
 CONTROL_LANE: Final = 0  # reports what is wrong with a control record that every lane sees, so that it is told once
 IDS_PER_SKU_MAX: Final = 65_536
+BEAT_EVERY: Final = 256  # messages
 FIRST_PARTITION: Final = 0  # what every partition is told is told on by this one
 HISTORY_MAX: Final = 4096  # entries of one position
 EXPLAINED_EVERY_MS: Final = 1000  # a SKU, at most
@@ -158,8 +159,11 @@ class Lane:
         """How many positions the lane knows."""
         return self._stock.positions.rows
 
-    def apply(self, items: Iterable[Item]) -> LaneResult:
-        """Applies batches in order; what an origin was applied up to already is skipped."""
+    def apply(self, items: Iterable[Item], beat: Callable[[], None] = lambda: None) -> LaneResult:
+        """Applies batches in order; what an origin was applied up to already is skipped.
+
+        `beat` is called every few hundred messages: a long backlog of a busy SKU is no frozen worker.
+        """
         outcome = Outcome()
         oldest_ms, woken = 0, False
         for item in items:
@@ -175,7 +179,7 @@ class Lane:
                 outcome.marks.append(item)
             else:
                 oldest_ms = _older(oldest_ms, item)
-                self._apply_batch(item, outcome)
+                self._apply_batch(item, outcome, beat)
         if self._is_behind:
             self._held.update(dict.fromkeys(outcome.touched))
         return LaneResult(
@@ -316,12 +320,14 @@ class Lane:
             document=msgspec.Raw(msgspec.json.encode(rules.book.document)),
         )
 
-    def _apply_batch(self, batch: Batch, outcome: Outcome) -> None:
+    def _apply_batch(self, batch: Batch, outcome: Outcome, beat: Callable[[], None]) -> None:
         origin = self._origin(batch.origin)
         headers = batch.headers or [None] * len(batch.offsets)
-        for offset, timestamp_ms, key, payload, pairs in zip(
-            batch.offsets, batch.timestamps, batch.keys, batch.payloads, headers, strict=True
+        for place, (offset, timestamp_ms, key, payload, pairs) in enumerate(
+            zip(batch.offsets, batch.timestamps, batch.keys, batch.payloads, headers, strict=True)
         ):
+            if place % BEAT_EVERY == 0:
+                beat()
             if offset <= self._applied[origin]:
                 self._show_again(key, payload, outcome)
                 continue
@@ -780,7 +786,7 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
     def on_batch(self, values: list[Routed]) -> tuple[Iterable[LaneResult], bool]:
         self._hooks.beat()
         lane = self._lane_for(values[0][0])
-        result = lane.apply(item for _, item in values)
+        result = lane.apply((item for _, item in values), self._hooks.beat)
         if self._hooks.applied is not None:
             _count(values, self._hooks.applied)
         now_ms = self._making.now_ms()

@@ -240,3 +240,11 @@ def test_nothing_is_explained_at_the_end_of_an_input_that_was_not_read_up_to_whe
     behind = _Behind(before.snapshot())
     behind.given(log_of(record(3, "B"), first=3))
     assert not list(behind.logic.on_eof()[0])
+
+
+def test_a_lane_beats_all_through_a_long_batch() -> None:
+    """A busy SKU with a long history takes its time; who looks for frozen workers must not take it for one."""
+    beats: list[int] = []
+    logic = _logic(hooks=LaneHooks(beat=lambda: beats.append(1)))
+    logic.on_batch([(0, log_of(*(record(n, "A") for n in range(2000))))])
+    assert len(beats) >= 2000 // 256
