@@ -42,6 +42,7 @@ class History:
         self._anchors = Columns(_ANCHOR_COLUMNS)
         self._anchor_rows = Pairs(self._anchors, "position", "quantity")
         self._kept = 0
+        self._counts: dict[tuple[int, int], list[int]] = {}  # by position and quantity: entries of counts, as they came
 
     def horizon_ms(self, position: int) -> int:
         """Before this, what the position held is not known any more."""
@@ -102,19 +103,15 @@ class History:
         self._anchors.load(dumped["anchors"])
         self._anchor_rows.rebuild()
         self._kept = self._entries.rows
+        self._find_counts()
 
     def _shrink_jump(self, position: int, quantity: int, time_ms: int, amount: int) -> None:
         """The first count at or after `time_ms` takes up `amount`, so that nothing after it moves."""
         cells = self._entries.cells
-        quantities, times_ms, anchors = cells["quantity"], cells["time_ms"], cells["anchor"]
-        row, first = self._positions.cells["entry"][position] - 1, -1
-        while row >= 0:
-            # <= : of several counts at one time the one that was read first, which the walk meets last
-            is_candidate = anchors[row] and quantities[row] == quantity and times_ms[row] >= time_ms
-            if is_candidate and (first < 0 or times_ms[row] <= times_ms[first]):
-                first = row
-            row = cells["previous"][row] - 1
-        if first >= 0:
+        times_ms = cells["time_ms"]
+        later = [row for row in self._counts.get((position, quantity), ()) if times_ms[row] >= time_ms]
+        if later:
+            first = min(later, key=times_ms.__getitem__)  # of several at one time the one that was read first
             cells["amount"][first] -= amount
 
     def _enter(self, position: int, quantity: int, time_ms: int, amount: int, *, is_anchor: bool) -> None:
@@ -127,6 +124,8 @@ class History:
         cells["amount"][row] = amount
         cells["previous"][row] = last[position]
         last[position] = row + 1
+        if is_anchor:
+            self._counts.setdefault((position, quantity), []).append(row)
         self._positions.cells["entries"][position] += 1
         if self._positions.cells["entries"][position] > self._entries_max:
             self._shorten(position)
@@ -158,6 +157,14 @@ class History:
         entries.keep(live)
         self._kept = entries.rows
         self._chain()
+        self._find_counts()
+
+    def _find_counts(self) -> None:
+        """Where the counts stand among the entries, of which there are many more."""
+        self._counts.clear()
+        cells = self._entries.cells
+        for row in np.flatnonzero(self._entries["anchor"]).tolist():
+            self._counts.setdefault((cells["position"][row], cells["quantity"][row]), []).append(row)
 
     def _chain(self) -> None:
         """Links each entry to the one before it at the same position, in the order in which they came."""
