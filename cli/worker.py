@@ -300,7 +300,7 @@ def _has_room(store: Path) -> bool:
         with tempfile.TemporaryFile(dir=store) as piece:
             os.posix_fallocate(piece.fileno(), 0, ROOM_BYTES)
     except OSError as error:
-        return error.errno != errno.ENOSPC
+        return error.errno not in {errno.ENOSPC, errno.EDQUOT}
     return True
 
 

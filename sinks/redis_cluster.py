@@ -15,6 +15,7 @@ from sinks.redis_pipeline import (
     PipelineBounds,
     PipelineCounters,
     RedisPipeline,
+    again_order,
     is_elsewhere,
     may_pass,
     retry,
@@ -243,10 +244,9 @@ class _Cluster:
             raise self._failure from error
 
     def _repeat(self) -> None:
-        """The newest first, as a RedisPipeline does."""
         self._each(NodePipeline.abandon)
         self._read_map()
-        for number, part in sorted(self._parts.items(), reverse=True):
+        for number, part in sorted(self._parts.items(), key=lambda item: again_order(item[1].script, item[0])):
             answers = [self._written(part.script, item) for item in part.items]
             self._answered(number, sum(answers))
 

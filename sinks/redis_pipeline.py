@@ -52,6 +52,10 @@ _ADVICE: Final = {  # replies that may pass, and what to do where they do not
 _CODE = re.compile(rf"(?:^|: -)({'|'.join(_ADVICE)}) ")
 
 
+# Of these the newest call is sent again first, before all others: it may have been carried out and read, and a Redis
+# that came back empty would show what is older. The others keep their order: among equals the last one stays.
+_NEWEST_FIRST: Final = frozenset({"availability"})
+
 # What a script is told that touches a key of another server, in the words of Redis 6, 7 and Valkey.
 _ELSEWHERE = re.compile(r"ttempted to (access a non local key|execute a (write )?command while the cluster is down)")
 
@@ -75,12 +79,15 @@ class PipelineCounters:
 
 class _Call(NamedTuple):
     number: int
+    script: str
     packed: list[bytes]
     answered: Callable[[int], None]
 
 
-def _number(call: _Call) -> int:
-    return call.number
+def again_order(script: str, number: int) -> tuple[bool, int]:
+    """By what calls without an answer are sorted to be sent again."""
+    is_first = script in _NEWEST_FIRST
+    return not is_first, -number if is_first else number
 
 
 class _Connection(Protocol):
@@ -106,9 +113,8 @@ class RedisPipeline:
 
     Whatever was sent and not answered is sent again when the connection was lost, when the scripts are gone or when
     Redis cannot write for a while: so a call must change nothing when it comes a second time, or after a later one.
-    The newest call goes first: it may have been carried out and read, and a Redis that came back empty would show what
-    is older. `beat` is called before every wait for Redis to come back. `node` takes the place of host and
-    port in `url`.
+    `again_order` says in which order. `beat` is called before every wait for Redis to come back. `node` takes the
+    place of host and port in `url`.
     """
 
     def __init__(
@@ -151,7 +157,7 @@ class RedisPipeline:
         self.connect()
         self._last += 1
         packed = self._connection.pack_command("EVALSHA", self._sha[script], 0, argument)
-        call = _Call(self._last, packed, answered)
+        call = _Call(self._last, script, packed, answered)
         try:
             self._put(call)
             self._read_until(self._bounds.calls_in_flight_max)
@@ -262,7 +268,7 @@ class RedisPipeline:
             if isinstance(self._trouble, ReadOnlyError):
                 self._disconnect()  # a demoted primary: the name may lead elsewhere by now
             self._reach()
-            self._again.sort(key=_number, reverse=True)
+            self._again.sort(key=lambda call: again_order(call.script, call.number))
             while self._again:
                 self._put(self._again.pop(0))
                 self.counters.resent += 1

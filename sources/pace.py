@@ -77,7 +77,10 @@ class PacedPartition(StatefulSourcePartition[Batch | Mark | Wake | CaughtUp, Sta
 
     @abstractmethod
     def has_caught_up(self) -> bool:
-        """Whether all is read that its logs held when it was built."""
+        """Whether all is read that its logs held when it was built.
+
+        The last place of a log may be no record (a transaction's end, a deleted entry): the next tick lies behind it.
+        """
 
     def snapshot(self) -> StateT:
         """Where to go on; the epoch ends with it, and the next one begins by waking the lanes."""

@@ -63,13 +63,16 @@ def test_trouble_with_the_state_says_what_to_do(error: BaseException, said: str)
     assert "/var/lib/onhand" in line
 
 
-def test_an_engine_that_failed_beside_a_full_disk_failed_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_an_engine_that_failed_beside_a_full_disk_failed_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     """SQLite gives its journals back when it fails, so there is some room again; the panic may be another thread's."""
     room = 5_000_000
 
     def full(_descriptor: int, _offset: int, length: int) -> None:
         if length > room:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(number, "no room")
 
     broken = RuntimeError("Send thread panic: Any { .. }")
     assert failure_of(broken, str(tmp_path))[0] == BROKEN

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from redis import Redis
 
+from bench.servers import RedisServer
 from schemas.outputs import Availability, ChannelAvailability, Explanation, LaneResult, RulesInForce
 from sinks.redis_availability import EXPLANATIONS_PER_CALL_MAX, RedisAvailabilitySink
 from sinks.redis_keys import Held, parse_explanation, read_partitions_held, read_promises, read_rules_in_force
@@ -106,6 +107,21 @@ def test_an_explanation_of_the_same_or_a_newer_version_gets_in(
     assert explained(client, "A").home == ("second" if is_taken else "first")
     wanted = offered if is_taken else known
     assert client.hmget("why:A", "@incarnation", "@version") == [str(number).encode() for number in wanted]
+
+
+def test_of_equal_versions_the_later_stays_when_they_are_sent_again() -> None:
+    """A fact may have left the numbers as they were: those go newest first, what explains them in its order."""
+    with RedisServer() as server:
+        writing = Writing(server.url)
+        server.freeze()
+        for home in ("log/0", "log/1", "log/2"):
+            writing.slot.write_batch([NOTHING._replace(explanations=[explanation("SKU-1", 5, home=home)])])
+        server.kill()
+        server.start()
+        writing.slot.snapshot()
+        with Redis.from_url(server.url) as client:
+            assert explained(client, "SKU-1").home == "log/2"
+        writing.slot.close()
 
 
 def test_a_call_holds_a_bounded_number_of_explanations(writing: Writing, client: Redis) -> None:
