@@ -6,16 +6,28 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from operators.plain import NameTable, PairTable, enter_names, enter_pairs, find_pair
+
 Array = NDArray[Any]
 FIRST_CAPACITY: Final = 16
 INT32_MAX: Final = 2**31 - 1
+NAME_BYTES_USUAL: Final = 16
+
+
+def grown(array: Array, size: int) -> Array:
+    """`array`, or where it is shorter than `size` one at least twice as long that begins with it."""
+    if size <= len(array):
+        return array
+    longer = np.zeros(max(size, 2 * len(array)), array.dtype)
+    longer[: len(array)] = array
+    return longer
 
 
 class Columns:
     """Named columns of equal length; `cells` gives the same memory to code that goes row by row.
 
     A cell of a memoryview reads and writes as a plain int, several times faster than one of an array. After
-    `add_row` both have to be taken anew, because growing moves the memory.
+    `add_row` both have to be taken anew, because growing moves the memory; `moves` counts how often it did.
     """
 
     def __init__(self, types: Mapping[str, type[np.generic]]) -> None:
@@ -23,12 +35,13 @@ class Columns:
         self._types = dict(types)
         self._arrays: dict[str, Array] = {name: np.zeros(FIRST_CAPACITY, type_) for name, type_ in types.items()}
         self.cells: dict[str, memoryview] = {}
+        self.moves = 0
         self._view()
 
     def add_row(self) -> int:
         """A new row of zeros; returns its number."""
         row = self.rows
-        if row == len(next(iter(self._arrays.values()))):
+        if row == self.capacity:
             self._grow(2 * row)
         self.rows = row + 1
         return row
@@ -36,6 +49,20 @@ class Columns:
     def __getitem__(self, name: str) -> Array:
         """The column's values, one per row, as an array over the same memory."""
         return self._arrays[name][: self.rows]
+
+    @property
+    def capacity(self) -> int:
+        """How many rows fit without growing."""
+        return len(next(iter(self._arrays.values())))
+
+    def with_room(self, name: str) -> Array:
+        """The column's memory, with the room behind its rows; as long as `moves` stays the same."""
+        return self._arrays[name]
+
+    def make_room(self, rows: int) -> None:
+        """Room for at least `rows` more."""
+        if self.rows + rows > self.capacity:
+            self._grow(max(2 * self.capacity, self.rows + rows))
 
     def keep(self, wanted: Array) -> None:
         """Drops every row that `wanted`, a mask, does not name; the others move up in their order."""
@@ -69,6 +96,7 @@ class Columns:
         self._view()
 
     def _view(self) -> None:
+        self.moves += 1
         self.cells = {name: array.data for name, array in self._arrays.items()}
 
     def _little_endian(self, name: str) -> np.dtype[Any]:
@@ -84,12 +112,32 @@ class Grid:
         self._values: Array = np.zeros(FIRST_CAPACITY * width, np.int32)
         self._cells = self._values.data
 
+    @property
+    def values(self) -> Array:
+        """All numbers, row by row, with the room behind them; as long as nothing is added."""
+        return self._values
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether a number did not fit into 32 bits."""
+        return self._values.dtype != np.int32
+
+    def set_rows(self, rows: int) -> None:
+        """There are this many rows now, of the room that was made."""
+        self._rows = rows
+
+    def make_room(self, rows: int) -> None:
+        """Room for at least `rows` more."""
+        wanted = (self._rows + rows) * self.width
+        if wanted > len(self._values):
+            more = max(len(self._values), wanted - len(self._values))
+            self._values = np.concatenate([self._values, np.zeros(more, self._values.dtype)])
+            self._cells = self._values.data
+
     def add_row(self) -> None:
         """A new row of zeros."""
+        self.make_room(1)
         self._rows += 1
-        if self._rows * self.width > len(self._values):
-            self._values = np.concatenate([self._values, np.zeros_like(self._values)])
-            self._cells = self._values.data
 
     def row(self, row: int) -> list[int]:
         """The numbers of one row."""
@@ -153,43 +201,125 @@ class Names:
         return row
 
 
+class IndexedNames(Names):
+    """Names that compiled loops find by their UTF-8 bytes, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = NameTable(
+            np.zeros(FIRST_CAPACITY, np.int32),
+            np.zeros(FIRST_CAPACITY * NAME_BYTES_USUAL, np.uint8),
+            np.zeros(FIRST_CAPACITY + 1, np.int64),
+        )
+
+    def add(self, name: str) -> int:
+        """The row of `name`, made where it has none."""
+        row = super().add(name)
+        if row == self._indexed:
+            self._index(name.encode("utf-8", "surrogatepass"))
+        return row
+
+    _indexed = 0
+
+    def _index(self, text: bytes) -> None:
+        row, ends = self._indexed, self.table.ends
+        self._indexed = row + 1
+        begin = int(ends[row])
+        end = begin + len(text)
+        self._make_room(row + 1, end)
+        self.table.texts[begin:end] = np.frombuffer(text, np.uint8)
+        self.table.ends[row + 1] = end
+        enter_names(*self.table, row, row + 1)
+
+    def _make_room(self, names: int, bytes_: int) -> None:
+        slots, texts, ends = self.table
+        if 2 * names > len(slots):
+            slots = np.zeros(2 * len(slots), np.int32)
+            enter_names(slots, texts, ends, 0, names - 1)
+        if names + 1 > len(ends):
+            ends = np.concatenate([ends, np.zeros_like(ends)])
+        if bytes_ > len(texts):
+            texts = np.concatenate([texts, np.zeros(max(len(texts), bytes_), np.uint8)])
+        self.table = NameTable(slots, texts, ends)
+
+
 class Pairs:
-    """Rows for pairs such as (SKU, location); the rows of one owner can be walked in the order they were made."""
+    """Rows for pairs such as (SKU, location); the rows of one owner can be walked in the order they were made.
+
+    An open-addressed table of row + 1, 0 where a slot is free; and for each owner a chain through its rows.
+    """
 
     def __init__(self, columns: Columns, owner: str, member: str) -> None:
         self._columns = columns
         self._owner = owner
         self._member = member
-        self._rows: dict[int, int] = {}
-        self._of_owner: list[list[int]] = []
+        self.moves = 0
+        self._allocate(FIRST_CAPACITY, FIRST_CAPACITY, FIRST_CAPACITY)
 
     def row(self, owner: int, member: int) -> int:
         """The row of the pair, −1 where it has none."""
-        return self._rows.get(owner << 32 | member, -1)
+        columns = self._columns
+        owners, members = columns.with_room(self._owner), columns.with_room(self._member)
+        return int(self.table.slots[find_pair(self.table.slots, owners, members, owner, member)]) - 1
 
     def of(self, owner: int) -> list[int]:
-        """All rows of `owner`; not to be changed."""
-        return self._of_owner[owner] if owner < len(self._of_owner) else []
+        """All rows of `owner`."""
+        rows: list[int] = []
+        if owner < len(self._firsts):
+            nexts, row = self._nexts, self._firsts[owner]
+            while row:
+                rows.append(row - 1)
+                row = nexts[row - 1]
+        return rows
 
     def add(self, owner: int, member: int) -> int:
         """The row of the pair, made where it has none."""
-        row = self._rows.get(owner << 32 | member, -1)
+        row = self.row(owner, member)
         if row < 0:
             row = self._columns.add_row()
             self._columns.cells[self._owner][row] = owner
             self._columns.cells[self._member][row] = member
-            self._enter(owner, member, row)
+            moves = self.moves
+            self.make_room(0, owner + 1)
+            if self.moves == moves:  # else it was entered with all others
+                enter_pairs(*self.table, self._columns[self._owner], self._columns[self._member], row)
         return row
+
+    def make_room(self, rows: int, owners: int) -> None:
+        """Room for `rows` more than the columns have, and for this many owners in all."""
+        before = tuple(map(len, self.table[:3]))
+        if (sizes := self._sizes(rows, owners)) != before:
+            self._move(*sizes)
 
     def rebuild(self) -> None:
         """Finds the pairs in the columns again, after these were loaded."""
-        self._rows, self._of_owner = {}, []
-        owners, members = self._columns[self._owner].tolist(), self._columns[self._member].tolist()
-        for row, (owner, member) in enumerate(zip(owners, members, strict=True)):
-            self._enter(owner, member, row)
+        owners = int(self._columns[self._owner].max(initial=0)) + 1
+        self._move(*self._sizes(0, owners))
 
-    def _enter(self, owner: int, member: int, row: int) -> None:
-        self._rows[owner << 32 | member] = row
-        while len(self._of_owner) <= owner:
-            self._of_owner.append([])
-        self._of_owner[owner].append(row)
+    @property
+    def room(self) -> int:
+        """How many rows there may be before more room has to be made."""
+        return min(len(self.table.slots) // 2, len(self.table.nexts))
+
+    def _sizes(self, rows: int, owners: int) -> tuple[int, int, int]:
+        rows += self._columns.rows
+        slots, nexts, heads = map(len, self.table[:3])
+        while 2 * rows > slots:
+            slots *= 2
+        if rows > nexts:
+            nexts = max(rows, 2 * nexts)
+        if owners > heads:
+            heads = max(owners, 2 * heads)
+        return slots, nexts, heads
+
+    def _move(self, slots: int, nexts: int, heads: int) -> None:
+        """The same pairs in arrays of these sizes."""
+        self._allocate(slots, nexts, heads)
+        enter_pairs(*self.table, self._columns[self._owner], self._columns[self._member], 0)
+
+    def _allocate(self, slots: int, nexts: int, heads: int) -> None:
+        self.moves += 1
+        self.table = PairTable(
+            np.zeros(slots, np.int32), np.zeros(nexts, np.int32), np.zeros(heads, np.int32), np.zeros(heads, np.int32)
+        )
+        self._nexts, self._firsts = self.table.nexts.data, self.table.firsts.data

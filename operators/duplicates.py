@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from operators.columns import Columns
+from operators.plain import IdTable, insert_ids
 
 Array = NDArray[Any]
 FREE: Final = 0  # marks a free slot; a hash of 0 is stored as 1
@@ -76,6 +77,30 @@ class RecentIds:
         owners, times = np.frombuffer(dumped["sku"], "<i4"), np.frombuffer(dumped["time_ms"], "<i8")
         self._refill(hashes, owners, times)
 
+    @property
+    def table(self) -> IdTable:
+        """The memory of it all, for compiled loops."""
+        return IdTable(self._hashes, self._owners, self._times)
+
+    @property
+    def used(self) -> int:
+        """How many slots are taken."""
+        return self._used
+
+    @property
+    def room(self) -> int:
+        """How many may be taken before room has to be made."""
+        return len(self._hashes) // 2
+
+    def set_used(self, used: int) -> None:
+        """So many slots are taken now."""
+        self._used = used
+
+    def make_room(self, ids: int) -> None:
+        """Room for at least this many more: what is forgotten goes first."""
+        if (self._used + ids) * 2 > len(self._hashes):
+            self._clean(ids)
+
     def _find(self, hash_: int, sku: int) -> int:
         """The slot of the id, or the free one where it would go; linear probing."""
         hashes, owners, mask = self._hash_cells, self._sku_cells, self._mask
@@ -90,14 +115,14 @@ class RecentIds:
         live[live] = self._times[live] >= horizons[self._owners[live]]
         return live
 
-    def _clean(self) -> None:
-        """Drops what is forgotten and makes room: at most a quarter of the slots are taken afterwards."""
+    def _clean(self, ids: int = 0) -> None:
+        """Drops what is forgotten and makes room: at most a quarter of the slots are taken with `ids` more."""
         live = self._live()
-        self._refill(self._hashes[live], self._owners[live], self._times[live])
+        self._refill(self._hashes[live], self._owners[live], self._times[live], ids)
 
-    def _refill(self, hashes: Array, owners: Array, times: Array) -> None:
+    def _refill(self, hashes: Array, owners: Array, times: Array, more: int = 0) -> None:
         capacity = FIRST_CAPACITY
-        while capacity < 4 * len(hashes):
+        while capacity < 4 * (len(hashes) + more):
             capacity *= 2
         self._allocate(capacity)
         self._insert(hashes, owners, times)
@@ -106,19 +131,8 @@ class RecentIds:
         self._skus["ids"][:] = counts[: self._skus.rows]
 
     def _insert(self, hashes: Array, owners: Array, times: Array) -> None:
-        """Puts distinct ids into the empty table: each round places one id per slot, the others probe on."""
-        slots = ((hashes >> np.uint64(20)) & np.uint64(self._mask)).astype(np.int64)
-        waiting = np.arange(len(hashes))
-        while len(waiting):
-            free = self._hashes[slots[waiting]] == FREE
-            candidates = waiting[free]
-            _, first = np.unique(slots[candidates], return_index=True)
-            placed = candidates[first]
-            self._hashes[slots[placed]] = hashes[placed]
-            self._owners[slots[placed]] = owners[placed]
-            self._times[slots[placed]] = times[placed]
-            waiting = np.setdiff1d(waiting, placed, assume_unique=True)
-            slots[waiting] = (slots[waiting] + 1) & self._mask
+        """Puts distinct ids into the empty table."""
+        insert_ids(self.table, hashes, owners, times)
 
     def _shorten(self, sku: int) -> None:
         """Too many ids of one SKU: its horizon moves up until three quarters are left."""

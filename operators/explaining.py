@@ -7,7 +7,7 @@ from operators.cover import by_weekday, runs_out_ms
 from operators.offers import View
 from operators.pools import Spare
 from operators.positions import QUANTITIES
-from operators.recent import Recent
+from operators.last_facts import LastFacts
 from operators.reorder import days_of_cover, dynamic_safety_units
 from operators.replenishing import Replenishing
 from operators.requesting import Requesting
@@ -36,13 +36,13 @@ class Explaining:
     """Puts together what the operators of a lane know about one SKU; changes nothing."""
 
     def __init__(
-        self, stock: Stock, requesting: Requesting, stating: Stating, replenishing: Replenishing, recent: Recent
+        self, stock: Stock, requesting: Requesting, stating: Stating, replenishing: Replenishing, facts: LastFacts
     ) -> None:
         self._stock = stock
         self._requesting = requesting
         self._stating = stating
         self._replenishing = replenishing
-        self._recent = recent
+        self._facts = facts
 
     def explain(self, sku: int, home: Origin, incarnation: int) -> Explanation:
         """Everything behind the numbers that `sku` shows; `home` is where it is at home."""
@@ -72,7 +72,7 @@ class Explaining:
             requests=[_open(request) for request in requests[:REQUESTS_MAX]],
             requests_left_out=max(0, len(requests) - REQUESTS_MAX),
             divergences=self._stating.open_of(sku),
-            movements=self._recent.of(sku),
+            movements=self._facts.of(sku),
         )
 
     def _channel(

@@ -4,7 +4,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from operators.columns import Columns, Pairs
+from operators.columns import FIRST_CAPACITY, Columns, Pairs, grown
+from operators.plain import EntryColumns, chain_entries
 from operators.positions import QUANTITIES
 
 _ENTRY_COLUMNS: Final[dict[str, type[np.generic]]] = {
@@ -42,6 +43,7 @@ class History:
         self._anchors = Columns(_ANCHOR_COLUMNS)
         self._anchor_rows = Pairs(self._anchors, "position", "quantity")
         self._kept = 0
+        self.anchored = np.zeros(FIRST_CAPACITY, np.int8)  # by position: 1 where something was counted
         self._counts: dict[tuple[int, int], list[int]] = {}  # by position and quantity: entries of counts, as they came
 
     def horizon_ms(self, position: int) -> int:
@@ -66,6 +68,7 @@ class History:
         anchor = self._anchor_rows.row(position, quantity)
         if anchor < 0:
             anchor = self._anchor_rows.add(position, quantity)
+            self._note_anchored()
             self._anchors.cells["last_ms"][anchor] = self._anchors.cells["dropped_ms"][anchor] = NEVER
         cells = self._anchors.cells
         if cells["last_ms"][anchor] > time_ms:
@@ -102,8 +105,41 @@ class History:
         self._entries.load(dumped["entries"])
         self._anchors.load(dumped["anchors"])
         self._anchor_rows.rebuild()
+        self._note_anchored()
         self._kept = self._entries.rows
         self._find_counts()
+
+    def columns(self) -> EntryColumns:
+        """The entries' memory, for compiled loops."""
+        of = self._entries.with_room
+        return EntryColumns(
+            of("position"), of("quantity"), of("anchor"), of("time_ms"), of("amount"), of("previous")
+        )
+
+    @property
+    def rows(self) -> int:
+        """How many entries there are."""
+        return self._entries.rows
+
+    @property
+    def room(self) -> int:
+        """How many there may be before room has to be made."""
+        return min(self._entries.capacity, 2 * self._kept + ROWS_BEFORE_CLEANING)
+
+    def set_rows(self, rows: int) -> None:
+        """There are this many entries now, of the room that was made."""
+        self._entries.rows = rows
+
+    def make_room(self, rows: int) -> None:
+        """Room for at least `rows` more: what is not needed any more goes first."""
+        if self._entries.rows + rows > 2 * self._kept + ROWS_BEFORE_CLEANING:
+            self._clean()
+        self._entries.make_room(rows)
+        self.anchored = grown(self.anchored, self._positions.capacity)
+
+    def _note_anchored(self) -> None:
+        self.anchored = grown(self.anchored, self._positions.capacity)
+        self.anchored[self._anchors["position"]] = 1
 
     def _shrink_jump(self, position: int, quantity: int, time_ms: int, amount: int) -> None:
         """The first count at or after `time_ms` takes up `amount`, so that nothing after it moves."""
@@ -168,13 +204,5 @@ class History:
 
     def _chain(self) -> None:
         """Links each entry to the one before it at the same position, in the order in which they came."""
-        owners = self._entries["position"]
-        order = np.argsort(owners, kind="stable")
-        same = owners[order[1:]] == owners[order[:-1]]
-        previous = np.zeros(len(owners), np.int32)
-        previous[order[1:][same]] = order[:-1][same] + 1
-        self._entries["previous"][:] = previous
-        last, counts = self._positions["entry"], self._positions["entries"]
-        last[:] = 0
-        last[owners[order]] = order + 1  # the last of equal owners wins
-        counts[:] = np.bincount(owners, minlength=self._positions.rows)
+        positions, entries = self._positions, self._entries
+        chain_entries(entries["position"], entries["previous"], positions["entry"], positions["entries"])

@@ -18,10 +18,10 @@ from operators.doubts import Doubts
 from operators.duplicates import RecentIds, hash_of
 from operators.explaining import Explaining
 from operators.generations import Generations, InForce
+from operators.last_facts import LastFacts
 from operators.levels import LEVELS
 from operators.outcome import Happening, Outcome
 from operators.positions import effect_of, signed_units
-from operators.recent import Recent
 from operators.replenishing import Replenishing
 from operators.requesting import Requesting, answer_to
 from operators.route import Item, Routed, route, sku_of
@@ -136,10 +136,10 @@ class Lane:
         self._pending: set[int] = set()  # SKUs that changed from outside their homes and have not shown it
         self._ids = RecentIds(self._stock.skus, settings.dedupe_ms, settings.ids_per_sku_max)
         self._requesting = Requesting(self._stock)
-        self._stating = Stating(self._stock)
+        self._facts = LastFacts(self._stock.locations)
+        self._stating = Stating(self._stock, self._facts)
         self._replenishing = Replenishing(self._stock)
-        self._recent = Recent()
-        self._explaining = Explaining(self._stock, self._requesting, self._stating, self._replenishing, self._recent)
+        self._explaining = Explaining(self._stock, self._requesting, self._stating, self._replenishing, self._facts)
         self._shadow = None if shadow is None else Shadow(self._stock, shadow)
         self._doubts = Doubts()
         self._unexplained: dict[int, None] = {}  # SKUs about which there is something new to explain, the oldest first
@@ -224,7 +224,7 @@ class Lane:
                 "ids": self._ids.dump(),
                 "requesting": self._requesting.dump(),
                 "stating": self._stating.dump(),
-                "recent": self._recent.dump(),
+                "facts": self._facts.dump(),
                 "shadow": None if self._shadow is None else self._shadow.dump(),
             }
         )
@@ -257,7 +257,11 @@ class Lane:
         lane._ids.load(state["ids"])
         lane._requesting.load(state["requesting"])
         lane._stating.load(state["stating"])
-        lane._recent.load(state["recent"])
+        if "facts" in state:
+            lane._facts.load(state["facts"])
+        else:
+            sightings = state["stating"]["sightings"]["recent"]
+            lane._facts.load_first_format(state["recent"], sightings, lane._stock.location_of)
         if lane._shadow is not None and state["shadow"] is not None:
             lane._shadow.load(state["shadow"])
         return lane
@@ -402,7 +406,7 @@ class Lane:
             sku = self._stock.add_sku(requested.sku, message.origin, self._clocks[message.origin])
         self._grow_older(sku, time_ms)
         outcome.applied += 1
-        self._recent.note(sku, requested, time_ms)
+        self._facts.note(sku, requested, time_ms)
         self._unexplained[sku] = None
         reservation, has_changed = self._requesting.decide(sku, requested, self._ids.memory_ms(sku), happening)
         outcome.reservations.append(reservation)
@@ -430,7 +434,7 @@ class Lane:
         self._grow_older(sku, time_ms)
         self._ids.remember(hash_, sku, time_ms)
         outcome.applied += 1
-        self._recent.note(sku, fact, time_ms)
+        self._facts.note(sku, fact, time_ms)
         self._unexplained[sku] = None
         is_at_home = self._stock.skus.cells["home"][sku] == message.origin
         if not is_at_home and outcome.touched.get(sku, _UNTOUCHED) is None:

@@ -111,6 +111,10 @@ class Requesting:
             expired.append((request.sku, self._told(request, "expired", happening, parts, backordered)))
         return expired
 
+    def remembers(self, sku: int) -> bool:
+        """Whether any request of `sku` is remembered, open or ended."""
+        return self._requests.has(sku)
+
     def open_of(self, sku: int) -> list[Request]:
         """The requests of `sku` that still hold or owe something, in the order in which they were decided."""
         return self._requests.open_of(sku)

@@ -71,6 +71,10 @@ class Requests:
             return None
         return request
 
+    def has(self, sku: int) -> bool:
+        """Whether any of `sku` is remembered."""
+        return bool(self._by_sku.get(sku))
+
     def of_order(self, sku: int, order: str, horizon_ms: int) -> list[Request]:
         """Those of `sku` that named `order`, in the order in which they were decided."""
         known = self._by_sku.get(sku, {}).values()

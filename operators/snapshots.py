@@ -8,7 +8,7 @@ import zstandard
 from xxhash import xxh3_64_intdigest
 
 MAGIC: Final = b"OHLN"
-FORMAT: Final = 1
+FORMAT: Final = 2
 _HEADER: Final = struct.Struct("<4sHQ")  # magic, format, checksum of what follows
 _COMPRESSION_LEVEL: Final = 1
 

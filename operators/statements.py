@@ -1,5 +1,6 @@
 """Statements: what a system says a quantity is, kept until everything that was under way could have arrived."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from heapq import heapify, heappop, heappush
 from typing import Any, Final
@@ -48,12 +49,18 @@ class Waiting:
         self._by_place: dict[tuple[int, str], list[Statement]] = {}  # by SKU and location, in the order of arrival
         self._due: dict[int, list[tuple[int, int, Statement]]] = {}  # by home: a heap of (due, arrival, statement)
         self._arrivals = 0
+        self._of_sku: Counter[int] = Counter()
+
+    def has(self, sku: int) -> bool:
+        """Whether one of `sku` is waiting."""
+        return sku in self._of_sku
 
     def add(self, home: int, statement: Statement) -> None:
         """Keeps `statement` until the clock of `home` reaches its due time."""
         self._arrivals += 1
         heappush(self._due.setdefault(home, []), (statement.due_ms, self._arrivals, statement))
         self._by_place.setdefault((statement.sku, statement.location), []).append(statement)
+        self._of_sku[statement.sku] += 1
 
     def note_movement(self, sku: int, location: str, time_ms: int) -> None:
         """A movement of `time_ms` arrived: late for every statement that speaks of its time."""
@@ -69,6 +76,9 @@ class Waiting:
             self._by_place[place].remove(statement)
             if not self._by_place[place]:
                 del self._by_place[place]
+            self._of_sku[statement.sku] -= 1
+            if not self._of_sku[statement.sku]:
+                del self._of_sku[statement.sku]
             yield statement
 
     def dump(self) -> list[Any]:
@@ -84,6 +94,7 @@ class Waiting:
             statement = Statement.from_list(values)
             self._due.setdefault(home, []).append((statement.due_ms, arrival, statement))
             self._by_place.setdefault((statement.sku, statement.location), []).append(statement)
+            self._of_sku[statement.sku] += 1
         for heap in self._due.values():
             heapify(heap)
 

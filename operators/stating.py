@@ -4,6 +4,7 @@ from typing import Any, Final, NamedTuple
 
 from operators.causes import Cause, Sightings
 from operators.divergences import CORRECTED, Divergences, Finding
+from operators.last_facts import LastFacts
 from operators.positions import available_units
 from operators.statements import Statement, Waiting, is_within, may_correct
 from operators.stock import Stock
@@ -28,8 +29,9 @@ class Correction(NamedTuple):
 class Stating:
     """What systems say of a lane's positions, compared with what their movements add up to."""
 
-    def __init__(self, stock: Stock) -> None:
+    def __init__(self, stock: Stock, facts: LastFacts) -> None:
         self._stock = stock
+        self._facts = facts
         self._waiting = Waiting()
         self._divergences = Divergences()
         self._sightings = Sightings()
@@ -37,7 +39,7 @@ class Stating:
     def note_movement(self, sku: int, movement: Movement, time_ms: int) -> None:
         """A plain movement was applied; it may explain a divergence."""
         position = self._stock.position(sku, movement.location)
-        self._sightings.note(sku, position, movement, self._stock.book(sku).sources.get(movement.source))
+        self._sightings.note(position, movement, self._stock.book(sku).sources.get(movement.source))
         if movement.sequence is not None:
             self._sightings.sequences.note(position, movement.source, movement.sequence)
         self._waiting.note_movement(sku, movement.location, time_ms)
@@ -82,6 +84,10 @@ class Stating:
             correction for statement in self._waiting.take_due(home, clock_ms) for correction in self._judge(statement)
         ]
 
+    def waits_for(self, sku: int) -> bool:
+        """Whether a statement about `sku` waits for its grace."""
+        return self._waiting.has(sku)
+
     def open_of(self, sku: int) -> list[OpenDivergence]:
         """The systems that disagree about `sku` now."""
         return self._divergences.open_of(self._stock.names[sku])
@@ -123,8 +129,9 @@ class Stating:
             self._divergences.corrected(key, _finding(statement, derived, cause))
             return [Correction(statement.sku, statement.system, statement.id)]
         of_stock = statement.of in ("on_hand", "available")
+        recent = [seen for seen in self._facts.sightings(statement.sku) if seen.location == statement.location]
         cause = self._sightings.cause_of(
-            statement.sku, position, statement.system, difference, statement.late, rule, of_stock=of_stock
+            recent, position, statement.system, difference, statement.late, rule, of_stock=of_stock
         )
         self._divergences.diverges(key, _finding(statement, derived, cause))
         return []

@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from operators.columns import Columns, Names, Pairs
+from operators.columns import Columns, IndexedNames, Names, Pairs
 from operators.commitments import Ledger
 from operators.generations import Generations
 from operators.history import History
@@ -112,9 +112,9 @@ class Stock:
         self._generations = generations
         self._clocks = clocks
         self._trust = trust
-        self.names = Names()
+        self.names = IndexedNames()
         self.skus = Columns(_SKU_COLUMNS)
-        self.locations = Names()
+        self.locations = IndexedNames()
         self.positions = Columns(_POSITION_COLUMNS)
         self.history = History(self.positions, as_of_ms, history_max)
         self.demand_windows = Windows()
@@ -125,7 +125,7 @@ class Stock:
         self._standing_rows = Pairs(self._standings, "sku", "channel")
         self._resolved: list[SkuRules] = []  # by SKU
         self._lookups: dict[SkuRules, _Lookups] = {}
-        self._demands: dict[int, tuple[tuple[int, bool, int, int], Demand]] = {}  # by position, with what it holds for
+        self._demands: dict[int, tuple[tuple[int, ...], Demand]] = {}  # by position, with what it holds for
 
     def add_sku(self, name: str, home: int, clock_ms: int) -> int:
         """A SKU met for the first time, at home in the origin `home` whose clock shows `clock_ms`."""
@@ -188,9 +188,6 @@ class Stock:
     def sell(self, position: int, time_ms: int, units: int) -> None:
         """`units` left the position for those who wanted them, at `time_ms`."""
         self.demand_windows.add(position, time_ms, units)
-        known = self._demands.get(position)
-        if known is not None and known[0][0] != time_ms // DAY_MS:
-            del self._demands[position]
 
     def value(self, position: int, quantity: str) -> int:
         """What a quantity is now."""
@@ -301,7 +298,8 @@ class Stock:
             return NO_DEMAND
         cells = self.positions.cells
         day, has_stock = moment_ms // DAY_MS, self.available(position) > 0
-        holds_for = (day, has_stock, cells["stock_day"][position], cells["stock_days"][position])
+        stock_days = cells["stock_day"][position], cells["stock_days"][position]
+        holds_for = (day, has_stock, *stock_days, *self.demand_windows.as_of(position, day))
         known = self._demands.get(position)
         if known is not None and known[0] == holds_for:
             return known[1]

@@ -4,7 +4,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from operators.columns import Columns, Grid
+from operators.columns import FIRST_CAPACITY, Columns, Grid, grown
+from operators.plain import WindowColumns
 
 HOURS: Final = 24
 DAYS: Final = 29  # the latest day, which is not over, and the 28 before it
@@ -26,7 +27,8 @@ class Windows:
     """
 
     def __init__(self) -> None:
-        self._rows: dict[int, int] = {}
+        self._rows = np.zeros(FIRST_CAPACITY, np.int32)  # by position: row + 1
+        self._edits = np.zeros(FIRST_CAPACITY, np.int32)  # by row: how often another day than the latest one changed
         self._columns = Columns(_COLUMNS)
         self._hours = Grid(HOURS)
         self._days = Grid(DAYS)
@@ -34,16 +36,62 @@ class Windows:
     def add(self, position: int, time_ms: int, units: int) -> None:
         """`units` moved at `time_ms`; what lies before the window is left out."""
         hour, day = time_ms // HOUR_MS, time_ms // DAY_MS
-        row = self._rows.get(position)
-        if row is None:
+        row = self._row(position)
+        if row < 0:
             row = self._begin(position, hour, day)
         cells = self._columns.cells
+        self._edits[row] += day != cells["day"][row]
         _put(self._hours, cells["hour"], row, hour, units)
         _put(self._days, cells["day"], row, day, units)
 
     def __contains__(self, position: int) -> bool:
         """Whether the position ever had any."""
-        return position in self._rows
+        return self._row(position) >= 0
+
+    def as_of(self, position: int, day: int) -> tuple[int, int]:
+        """Two numbers that stay the same as long as what `days` says of the days before `day` does."""
+        row = self._row(position)
+        if row < 0:
+            return 0, 0
+        newest = self._columns.cells["day"][row]
+        return int(self._edits[row]), self._days.row(row)[newest % DAYS] if newest < day else 0
+
+    def columns(self) -> WindowColumns:
+        """The memory of it all, for compiled loops."""
+        of = self._columns.with_room
+        return WindowColumns(
+            self._rows, of("position"), of("hour"), of("day"), self._edits, self._hours.values, self._days.values
+        )
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether a number did not fit into 32 bits."""
+        return self._hours.is_wide or self._days.is_wide
+
+    @property
+    def rows(self) -> int:
+        """How many positions have had any."""
+        return self._columns.rows
+
+    @property
+    def room(self) -> int:
+        """How many there may be before more room has to be made."""
+        return self._columns.capacity
+
+    def set_rows(self, rows: int) -> None:
+        """There are this many now, of the room that was made."""
+        self._columns.rows = rows
+        self._hours.set_rows(rows)
+        self._days.set_rows(rows)
+
+    def make_room(self, rows: int, positions: int) -> None:
+        """Room for at least `rows` more, of this many positions in all."""
+        self._columns.make_room(rows)
+        more = self._columns.capacity - self._columns.rows
+        self._hours.make_room(more)
+        self._days.make_room(more)
+        self._rows = grown(self._rows, positions)
+        self._edits = grown(self._edits, self._columns.capacity)
 
     def days(self, position: int) -> dict[int, int]:
         """Units by day (since 1970), without the days that had none."""
@@ -62,19 +110,28 @@ class Windows:
         self._columns.load(dumped["columns"])
         self._hours.load(dumped["hours"])
         self._days.load(dumped["days"])
-        self._rows = {position: row for row, position in enumerate(self._columns["position"].tolist())}
+        positions = self._columns["position"]
+        self._rows = np.zeros(max(FIRST_CAPACITY, int(positions.max(initial=0)) + 1), np.int32)
+        self._rows[positions] = np.arange(1, len(positions) + 1)
+        self._edits = np.zeros(self._columns.capacity, np.int32)
+
+    def _row(self, position: int) -> int:
+        return int(self._rows[position]) - 1 if position < len(self._rows) else -1
 
     def _begin(self, position: int, hour: int, day: int) -> int:
-        row = self._rows[position] = self._columns.add_row()
+        row = self._columns.add_row()
         self._hours.add_row()
         self._days.add_row()
+        self._rows = grown(self._rows, position + 1)
+        self._edits = grown(self._edits, row + 1)
+        self._rows[position] = row + 1
         cells = self._columns.cells
         cells["position"][row], cells["hour"][row], cells["day"][row] = position, hour, day
         return row
 
     def _entries(self, position: int, grid: Grid, unit: str) -> dict[int, int]:
-        row = self._rows.get(position)
-        if row is None:
+        row = self._row(position)
+        if row < 0:
             return {}
         newest, width = self._columns.cells[unit][row], grid.width
         values = grid.row(row)

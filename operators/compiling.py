@@ -1,0 +1,17 @@
+"""Compiling: loops over columns become machine code; nothing else of numba is used."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numba
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., object])
+
+
+def compiled(function: FunctionT) -> FunctionT:
+    """`function` as machine code, made at its first call and kept beside its file until that changes.
+
+    What is kept does not notice changes in other files: a compiled function calls compiled ones of its own file only.
+    """
+    made: FunctionT = numba.njit(cache=True, boundscheck=False, error_model="numpy")(function)
+    return made

@@ -1,0 +1,211 @@
+"""Last facts: what was heard of each SKU lately, for those who ask why, and for causes of divergences."""
+
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import numpy as np
+
+from operators.columns import FIRST_CAPACITY, IndexedNames, grown
+from operators.plain import FACT_BYTES_MAX, FACT_HEAD_BYTES, KEPT, KIND_NAMES, FactColumns, keep_facts, put_number
+from operators.positions import effect_of, signed_units
+from schemas.movements import Fact, Movement
+from schemas.outputs import RecentRecord
+from schemas.times import format_ms
+
+PACKED: Final = 255  # a kind of its own: what follows the head is msgpack
+FIRST_BYTES: Final = 4096
+QUANTITY_BYTES: Final = 6
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder().decode
+
+
+class Sighting(NamedTuple):
+    """What a duplicate from another source would repeat, and what it did to on_hand."""
+
+    location: str
+    kind: str
+    quantity: int
+    order: str | None
+    document: str | None
+    source: str
+    on_hand: int
+
+
+class LastFacts:
+    """The last 8 facts of each SKU, and the last 8 of them that were plain movements.
+
+    Texts stand in one piece of bytes, which is cleaned when half of it is of no use any more. A fact begins with a
+    head: its length (2 bytes), kind, time (8), quantity (6), direction of on_hand + 1, location's row (4), and the
+    lengths (2 each) of source, id, order and document, which follow.
+    """
+
+    def __init__(self, locations: IndexedNames) -> None:
+        self._locations = locations
+        self._skus = 0
+        self._used = 0
+        self._kept = 0
+        self._texts = np.zeros(FIRST_BYTES, np.uint8)
+        self._rings = [np.zeros(FIRST_CAPACITY * KEPT, np.int64) for _ in range(2)]
+        self._counts = [np.zeros(FIRST_CAPACITY, np.int64) for _ in range(2)]
+
+    def note(self, sku: int, fact: Fact, time_ms: int) -> None:
+        """`fact`, of `time_ms`, was applied to `sku`."""
+        packed = (
+            time_ms,
+            str(fact.__struct_config__.tag),
+            fact.source,
+            fact.id,
+            getattr(fact, "quantity", None),
+            getattr(fact, "location", None),
+            getattr(fact, "channel", None),
+        )
+        if not isinstance(fact, Movement):
+            self._enter(sku, _pack((*packed, None)), is_plain=False)
+            return
+        on_hand = effect_of(fact).here.get("on_hand", 0) * signed_units(fact)
+        self._enter(sku, _pack((*packed, (fact.order, fact.document, on_hand))), is_plain=True)
+
+    def of(self, sku: int) -> list[RecentRecord]:
+        """The last facts of `sku`, the newest first."""
+        return [_record(*entry[:7]) for entry in reversed(list(self._entries(sku, 0)))]
+
+    def sightings(self, sku: int) -> list[Sighting]:
+        """The last plain movements of `sku`, the oldest first."""
+        return [_sighting(*entry) for entry in self._entries(sku, 1)]
+
+    @property
+    def used_bytes(self) -> int:
+        """How much of the bytes is taken."""
+        return self._used
+
+    @property
+    def room_bytes(self) -> int:
+        """How much may be taken before more room has to be made."""
+        return len(self._texts) - FACT_BYTES_MAX
+
+    def columns(self) -> FactColumns:
+        """The memory of it all, for compiled loops."""
+        return FactColumns(self._texts, self._rings[0], self._counts[0], self._rings[1], self._counts[1])
+
+    def set_used(self, used: int) -> None:
+        """So much is taken now, of the room that was made."""
+        self._used = used
+
+    def make_room(self, bytes_: int, skus: int) -> None:
+        """Room for this many bytes more, and for SKUs up to this row."""
+        if self._used + bytes_ + FACT_BYTES_MAX > len(self._texts):
+            self._clean(bytes_ + FACT_BYTES_MAX)
+        if skus > len(self._counts[0]):
+            self._counts = [grown(counts, skus) for counts in self._counts]
+            self._rings = [grown(ring, len(self._counts[0]) * KEPT) for ring in self._rings]
+        self._skus = max(self._skus, skus)
+
+    def dump(self) -> dict[str, bytes]:
+        """Everything: rings in their order, and the bytes that they point to."""
+        self._clean(FACT_BYTES_MAX)
+        dumped = {"texts": self._texts[: self._used].tobytes()}
+        for name, ring, counts in zip(("recent", "plain"), self._rings, self._counts, strict=True):
+            dumped[f"{name}_ring"] = ring[: self._skus * KEPT].astype("<i8").tobytes()
+            dumped[f"{name}_count"] = counts[: self._skus].astype("<i8").tobytes()
+        return dumped
+
+    def load(self, dumped: dict[str, bytes]) -> None:
+        """Replaces everything."""
+        texts = np.frombuffer(dumped["texts"], np.uint8)
+        self._used = self._kept = len(texts)
+        self._texts = grown(texts.copy(), max(FIRST_BYTES, self._used + FACT_BYTES_MAX))
+        self._counts = [np.frombuffer(dumped[f"{name}_count"], "<i8").astype(np.int64) for name in ("recent", "plain")]
+        self._rings = [np.frombuffer(dumped[f"{name}_ring"], "<i8").astype(np.int64) for name in ("recent", "plain")]
+        self._skus = len(self._counts[0])
+        self._counts = [grown(counts, FIRST_CAPACITY) for counts in self._counts]
+        self._rings = [grown(ring, len(self._counts[0]) * KEPT) for ring in self._rings]
+
+    def load_first_format(self, recent: list[Any], sightings: list[Any], location_of: Any) -> None:  # noqa: ANN401
+        """Replaces everything by what the first format kept in two places; `location_of` names a position's place."""
+        for sku, ring in recent:
+            for packed in ring:
+                self._enter(sku, _pack((*_unpack(packed), None)), is_plain=None)
+        for sku, ring in sightings:
+            for position, kind, quantity, order, document, source, on_hand in ring:
+                place = location_of(position)
+                told = (0, kind, source, "", quantity, place, None, (order, document, on_hand))
+                self._enter(sku, _pack(told), is_plain=True, is_recent=False)
+
+    def _enter(self, sku: int, packed: bytes, *, is_plain: bool | None, is_recent: bool = True) -> None:
+        self.make_room(len(packed), sku + 1)
+        begin, end = self._used, self._used + FACT_HEAD_BYTES + len(packed)
+        self._texts[begin:end] = 0
+        put_number(self._texts, begin, end - begin, 2)
+        self._texts[begin + 2] = PACKED
+        self._texts[begin + FACT_HEAD_BYTES : end] = np.frombuffer(packed, np.uint8)
+        self._used = end
+        for is_in, ring, counts in zip((is_recent, is_plain), self._rings, self._counts, strict=True):
+            if is_in:
+                ring[sku * KEPT + counts[sku] % KEPT] = begin
+                counts[sku] += 1
+
+    def _entries(self, sku: int, which: int) -> Iterator[tuple[Any, ...]]:
+        """Time, kind, source, id, quantity, location, channel, and what a plain one tells besides; the oldest first."""
+        if sku >= self._skus:
+            return
+        ring, count = self._rings[which], int(self._counts[which][sku])
+        for number in range(max(0, count - KEPT), count):
+            yield self._entry(int(ring[sku * KEPT + number % KEPT]))
+
+    def _entry(self, begin: int) -> tuple[Any, ...]:
+        length = int.from_bytes(self._texts[begin : begin + 2].tobytes(), "little")
+        text = self._texts[begin : begin + length].tobytes()
+        if text[2] == PACKED:
+            return tuple(_unpack(text[FACT_HEAD_BYTES:]))
+        texts, at = [], FACT_HEAD_BYTES
+        for head in range(22, FACT_HEAD_BYTES, 2):
+            end = at + int.from_bytes(text[head : head + 2], "little")
+            texts.append(text[at:end].decode())
+            at = end
+        source, id_, order, document = texts
+        quantity = int.from_bytes(text[11 : 11 + QUANTITY_BYTES], "little", signed=True)
+        location = self._locations[int.from_bytes(text[18:22], "little")]
+        told = (order or None, document or None, (text[17] - 1) * quantity)
+        time_ms = int.from_bytes(text[3:11], "little")
+        return time_ms, KIND_NAMES[text[2]], source, id_, quantity, location, None, told
+
+    def _clean(self, bytes_: int) -> None:
+        """Drops what no ring points to any more, and makes room for `bytes_`."""
+        size = FIRST_BYTES
+        while size < self._used + 2 * bytes_:
+            size *= 2
+        before, self._texts = self._texts, np.zeros(size, np.uint8)
+        self._used = int(keep_facts(before, self._texts, *self._rings, *self._counts, self._skus))
+        wanted = max(FIRST_BYTES, 2 * self._used + bytes_)
+        if wanted < size:
+            self._texts = self._texts[:wanted].copy()
+
+
+def _record(  # as they were packed
+    time_ms: int, kind: str, source: str, id_: str, quantity: int | None, location: str | None, channel: str | None
+) -> RecentRecord:
+    return RecentRecord(
+        time=format_ms(time_ms),
+        kind=kind,
+        source=source,
+        id=id_,
+        quantity=quantity,
+        location=location,
+        channel=channel,
+    )
+
+
+def _sighting(  # as they were packed
+    _time_ms: int,
+    kind: str,
+    source: str,
+    _id: str,
+    quantity: int,
+    location: str,
+    _channel: str | None,
+    told: tuple[str | None, str | None, int],
+) -> Sighting:
+    order, document, on_hand = told
+    return Sighting(location, kind, quantity, order, document, source, on_hand)

@@ -1,0 +1,1253 @@
+"""Plain: movements of the plain kinds, applied many at a time by compiled loops that stop at whatever is not plain.
+
+What a movement means is defined row by row (`lane.py` and what it calls). `apply_plain` does the same to the same
+columns for messages that are certain to be ordinary: JSON as our own writers make it, a plain kind, a SKU at home in
+its partition whose rules are plain numbers and about which nothing is asked, stated, promised or counted. At the first
+message that is not it stops and leaves that one to the row-wise functions; so it decides nothing of its own, and what
+it does not know is slow, never wrong.
+
+All compiled functions stand in this one file: the compiler's cache notices changes of the file only.
+"""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from operators.compiling import compiled
+
+Bytes = NDArray[np.uint8]
+Ints8 = NDArray[np.int8]
+Ints32 = NDArray[np.int32]
+Ints = NDArray[np.int64]
+Hashes = NDArray[np.uint64]
+
+# Pairs, as Columns' `Pairs` keeps them
+
+OWNER_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / φ: Knuth, The Art of Computer Programming 3, 6.4
+MEMBER_FACTOR: Final = np.uint64(0xC2B2AE3D27D4EB4F)
+HALF: Final = np.uint64(32)
+
+
+@compiled
+def pair_slot(owner: int, member: int) -> int:
+    """Where the search for a pair begins, before it is cut to the table's size."""
+    return np.int64((np.uint64(owner) * OWNER_FACTOR ^ np.uint64(member) * MEMBER_FACTOR) >> HALF)
+
+
+@compiled
+def find_pair(slots: Ints32, owners: Ints32, members: Ints32, owner: int, member: int) -> int:
+    """The slot of the pair, or the free one where it would go; linear probing."""
+    mask = len(slots) - 1
+    slot = pair_slot(owner, member) & mask
+    while slots[slot] != 0:
+        row = slots[slot] - 1
+        if owners[row] == owner and members[row] == member:
+            break
+        slot = (slot + 1) & mask
+    return slot
+
+
+@compiled
+def enter_pairs(
+    slots: Ints32, nexts: Ints32, firsts: Ints32, lasts: Ints32, owners: Ints32, members: Ints32, begin: int
+) -> None:
+    """Enters the rows from `begin` on, of pairs that are not there yet, each behind the last one of its owner."""
+    mask = len(slots) - 1
+    for row in range(begin, len(owners)):
+        owner = owners[row]
+        slot = pair_slot(owner, members[row]) & mask
+        while slots[slot] != 0:
+            slot = (slot + 1) & mask
+        slots[slot] = row + 1
+        if lasts[owner] != 0:
+            nexts[lasts[owner] - 1] = row + 1
+        else:
+            firsts[owner] = row + 1
+        lasts[owner] = row + 1
+
+
+# Names, as `NameIndex` keeps them
+
+
+@compiled
+def name_hash(text: Bytes, begin: int, end: int) -> int:
+    """A hash of a few bytes: FNV-1a by words of eight, mixed at the end; kept in memory only."""
+    value = np.uint64(0xCBF29CE484222325) ^ np.uint64(end - begin)
+    at = begin
+    while at < end:
+        word = np.uint64(0)
+        stop = min(at + 8, end)
+        for place in range(at, stop):
+            word |= np.uint64(text[place]) << np.uint64(8 * (place - at))
+        value = (value ^ word) * OWNER_FACTOR
+        value ^= value >> HALF
+        at = stop
+    value *= MEMBER_FACTOR
+    return np.int64(value >> np.uint64(29))
+
+
+@compiled
+def find_name(slots: Ints32, texts: Bytes, ends: Ints, text: Bytes, begin: int, end: int) -> int:
+    """The slot of the name text[begin:end], or the free one where it would go; `ends` begins with 0."""
+    mask = len(slots) - 1
+    slot = name_hash(text, begin, end) & mask
+    length = end - begin
+    while slots[slot] != 0:
+        row = slots[slot] - 1
+        first = ends[row]
+        if ends[row + 1] - first == length:
+            same = True
+            for place in range(length):
+                if texts[first + place] != text[begin + place]:
+                    same = False
+                    break
+            if same:
+                break
+        slot = (slot + 1) & mask
+    return slot
+
+
+@compiled
+def enter_names(slots: Ints32, texts: Bytes, ends: Ints, begin: int, count: int) -> None:
+    """Enters the names from row `begin` on, of `count` in all, which are not there yet."""
+    mask = len(slots) - 1
+    for row in range(begin, count):
+        slot = name_hash(texts, ends[row], ends[row + 1]) & mask
+        while slots[slot] != 0:
+            slot = (slot + 1) & mask
+        slots[slot] = row + 1
+
+
+# Hashes of ids: XXH3 of 64 bits with seed 0, for 4 to 64 bytes, as `duplicates.hash_of` has it from xxhash
+# (https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md)
+
+SECRET: Final = np.frombuffer(
+    bytes.fromhex(
+        "b8fe6c3923a44bbe7c01812cf721ad1cded46de9839097db7240a4a4b7b3671f"
+        "cb79e64eccc0e578825ad07dccff7221b8084674f743248ee03590e6813a264c"
+    ),
+    np.uint8,
+)
+HASHED_BYTES_MIN: Final = 4
+HASHED_BYTES_MAX: Final = 64
+PRIME_1: Final = np.uint64(0x9E3779B185EBCA87)
+LOW: Final = np.uint64(0xFFFFFFFF)
+
+
+@compiled
+def word_at(text: Bytes, at: int) -> np.uint64:
+    """Eight bytes, little-endian."""
+    value = np.uint64(0)
+    for place in range(8):
+        value |= np.uint64(text[at + place]) << np.uint64(8 * place)
+    return value
+
+
+@compiled
+def half_at(text: Bytes, at: int) -> np.uint64:
+    """Four bytes, little-endian."""
+    value = np.uint64(0)
+    for place in range(4):
+        value |= np.uint64(text[at + place]) << np.uint64(8 * place)
+    return value
+
+
+@compiled
+def folded(one: np.uint64, other: np.uint64) -> np.uint64:
+    """The two halves of the 128 bits of a product, in one."""
+    low_one, high_one = one & LOW, one >> HALF
+    low_other, high_other = other & LOW, other >> HALF
+    low = low_one * low_other
+    middle = high_one * low_other + (low >> HALF)
+    second = (middle & LOW) + low_one * high_other
+    high = high_one * high_other + (middle >> HALF) + (second >> HALF)
+    return ((second << HALF) | (low & LOW)) ^ high
+
+
+@compiled
+def mixed(text: Bytes, at: int, secret: int) -> np.uint64:
+    """Sixteen bytes with sixteen of the secret."""
+    return folded(word_at(text, at) ^ word_at(SECRET, secret), word_at(text, at + 8) ^ word_at(SECRET, secret + 8))
+
+
+@compiled
+def avalanche(value: np.uint64) -> np.uint64:
+    """The last step of XXH3."""
+    value ^= value >> np.uint64(37)
+    value *= np.uint64(0x165667919E3779F9)
+    return value ^ (value >> HALF)
+
+
+@compiled
+def swapped(value: np.uint64) -> np.uint64:
+    """The bytes in the other order."""
+    turned = np.uint64(0)
+    for place in range(8):
+        turned |= ((value >> np.uint64(8 * place)) & np.uint64(0xFF)) << np.uint64(56 - 8 * place)
+    return turned
+
+
+@compiled
+def turned_left(value: np.uint64, bits: int) -> np.uint64:
+    """The bits moved round to the left."""
+    return (value << np.uint64(bits)) | (value >> np.uint64(64 - bits))
+
+
+@compiled
+def xxh3(text: Bytes, length: int) -> np.uint64:
+    """XXH3 of text[:length], HASHED_BYTES_MIN ≤ length ≤ HASHED_BYTES_MAX."""
+    size = np.uint64(length)
+    if length <= 8:
+        first, last = half_at(text, 0), half_at(text, length - 4)
+        value = (last + (first << HALF)) ^ (word_at(SECRET, 8) ^ word_at(SECRET, 16))
+        value ^= turned_left(value, 49) ^ turned_left(value, 24)
+        value *= np.uint64(0x9FB21C651E98DF25)
+        value ^= (value >> np.uint64(35)) + size
+        value *= np.uint64(0x9FB21C651E98DF25)
+        return value ^ (value >> np.uint64(28))
+    if length <= 16:
+        low = word_at(text, 0) ^ word_at(SECRET, 24) ^ word_at(SECRET, 32)
+        high = word_at(text, length - 8) ^ word_at(SECRET, 40) ^ word_at(SECRET, 48)
+        return avalanche(size + swapped(low) + high + folded(low, high))
+    value = size * PRIME_1
+    rounds = (length - 1) // 32
+    for step in range(rounds, -1, -1):
+        value += mixed(text, 16 * step, 32 * step)
+        value += mixed(text, length - 16 * (step + 1), 32 * step + 16)
+    return avalanche(value)
+
+
+# The reader: JSON as writers make it who write no more than they must
+
+
+class Plan(NamedTuple):
+    """What one unit of each kind does: by kind and qualifier, how many quantities (−1: not a pair), which, and signs.
+
+    `sign` is 0 in `there` where nothing happens at a destination.
+    """
+
+    counts: Ints8  # [kind, qualifier]
+    quantities: Ints8  # [kind, qualifier, place]
+    signs: Ints8
+    destinations: Ints8  # [kind]: 1 where in_transit + at the destination
+    outgoing: Ints8  # [kind]: 1 demand, 2 returns
+
+
+KIND_NAMES: Final = (
+    "reserved", "shipped", "released", "received", "returned", "adjusted", "transfer_shipped", "transfer_received",
+    "allocated", "deallocated", "picked", "quarantined", "cleared", "scrapped", "transfer_lost",
+)  # fmt: skip
+QUALIFIERS: Final = ("on_hand", "reserved", "allocated", "quarantined")
+RESERVED, SHIPPED, RELEASED, RECEIVED, RETURNED, ADJUSTED, TRANSFER_SHIPPED, TRANSFER_RECEIVED = range(8)
+ALLOCATED, DEALLOCATED, PICKED, QUARANTINED, CLEARED, SCRAPPED, TRANSFER_LOST = range(8, 15)
+
+
+def _word(text: str, begin: int = 0) -> int:
+    """Eight characters as `field_word` reads them."""
+    return int.from_bytes(text[begin : begin + 8].encode(), "little")
+
+
+_KIND_LENGTHS: Final = np.array([len(name) for name in KIND_NAMES], np.int64)
+_KIND_WORDS: Final = np.array([_word(name) for name in KIND_NAMES], np.int64)
+_KIND_SECOND_WORDS: Final = np.array([_word(name, 8) for name in KIND_NAMES], np.int64)
+_QUALIFIER_WORDS: Final = np.array([_word(name) for name in QUALIFIERS], np.int64)
+_QUALIFIER_LENGTHS: Final = np.array([len(name) for name in QUALIFIERS], np.int64)
+_QUALIFIER_SECOND_WORDS: Final = np.array([_word(name, 8) for name in QUALIFIERS], np.int64)
+
+# Where `scan` writes what it has read: begins and ends of texts, then numbers
+ID, SOURCE, SKU, LOCATION, DESTINATION, ORDER, DOCUMENT, CORRELATION, TRANSFER = range(9)
+REASON, ORDER_LINE, LINE = range(9, 12)
+TEXTS: Final = 12
+KIND, QUANTITY, TIME_MS, FROM, TO, REVERSAL = range(6)
+NUMBERS: Final = 6
+ABSENT: Final = -1
+
+NAME_ID, NAME_TO, NAME_SKU = _word("id"), _word("to"), _word("sku")
+NAME_KIND, NAME_TIME, NAME_FROM, NAME_LINE = _word("kind"), _word("time"), _word("from"), _word("line")
+NAME_ORDER, NAME_SOURCE, NAME_REASON = _word("order"), _word("source"), _word("reason")
+NAME_LOCATION, NAME_QUANTITY, NAME_DOCUMENT = _word("location"), _word("quantity"), _word("document")
+NAME_REVERSAL, NAME_TRANSFER = _word("reversal"), _word("transfer")
+NAME_ORDER_LINE, NAME_ORDER_LINE_2 = _word("order_line"), _word("order_line", 8)
+NAME_DESTINATION, NAME_DESTINATION_2 = _word("destination"), _word("destination", 8)
+NAME_CORRELATION, NAME_CORRELATION_2 = _word("correlation"), _word("correlation", 8)
+
+PLAIN_BYTES_MAX: Final = 2048
+PLAIN_TEXT_MAX: Final = 128  # bytes; longer texts may be right, too
+UNITS_MAX: Final = 2**31
+DIGITS_MAX: Final = 10
+QUOTE, BACKSLASH, COMMA, COLON, OPENED, CLOSED, BLANK = 0x22, 0x5C, 0x2C, 0x3A, 0x7B, 0x7D, 0x20
+ZERO, NINE, MINUS, POINT, DELETE, AT = 0x30, 0x39, 0x2D, 0x2E, 0x7F, 0x40
+DAY_MS: Final = 86_400_000
+HOUR_MS: Final = 3_600_000
+
+
+@compiled
+def field_word(text: Bytes, begin: int, end: int) -> int:
+    """Up to eight characters as a number."""
+    value = 0
+    for place in range(begin, min(begin + 8, end)):
+        value |= np.int64(text[place]) << (8 * (place - begin))
+    return value
+
+
+@compiled
+def text_end(text: Bytes, begin: int, end: int) -> int:
+    """Where the string that begins behind its quote ends; ABSENT where it is long, escaped or not plain ASCII."""
+    stop = min(end, begin + PLAIN_TEXT_MAX + 1)
+    for at in range(begin, stop):
+        character = text[at]
+        if character == QUOTE:
+            return at
+        if character < BLANK or character >= DELETE or character == BACKSLASH:
+            return ABSENT
+    return ABSENT
+
+
+@compiled
+def text_place(length: int, word: int, second: int) -> int:
+    """Which of the texts a field of this name is; ABSENT where it is none of those that may be met here."""
+    if length == 2:
+        return ID if word == NAME_ID else ABSENT
+    if length == 3:
+        return SKU if word == NAME_SKU else ABSENT
+    if length == 4:
+        return LINE if word == NAME_LINE else ABSENT
+    if length == 5:
+        return ORDER if word == NAME_ORDER else ABSENT
+    if length == 6:
+        if word == NAME_SOURCE:
+            return SOURCE
+        return REASON if word == NAME_REASON else ABSENT
+    if length == 8:
+        if word == NAME_LOCATION:
+            return LOCATION
+        if word == NAME_DOCUMENT:
+            return DOCUMENT
+        return TRANSFER if word == NAME_TRANSFER else ABSENT
+    if length == 10:
+        return ORDER_LINE if word == NAME_ORDER_LINE and second == NAME_ORDER_LINE_2 else ABSENT
+    if length == 11:
+        if word == NAME_DESTINATION and second == NAME_DESTINATION_2:
+            return DESTINATION
+        return CORRELATION if word == NAME_CORRELATION and second == NAME_CORRELATION_2 else ABSENT
+    return ABSENT
+
+
+@compiled
+def kind_at(text: Bytes, begin: int, end: int) -> int:
+    """Which of KIND_NAMES, or ABSENT."""
+    length, word, second = end - begin, field_word(text, begin, end), field_word(text, begin + 8, end)
+    for kind in range(len(_KIND_LENGTHS)):
+        if _KIND_WORDS[kind] == word and _KIND_LENGTHS[kind] == length and _KIND_SECOND_WORDS[kind] == second:
+            return kind if length <= 16 or text[begin + 16] == 0x64 else ABSENT  # transfer_receive·d
+    return ABSENT
+
+
+@compiled
+def qualifier_at(text: Bytes, begin: int, end: int) -> int:
+    """Which of QUALIFIERS, or ABSENT."""
+    length, word, second = end - begin, field_word(text, begin, end), field_word(text, begin + 8, end)
+    for place in range(len(_QUALIFIER_WORDS)):
+        if (
+            _QUALIFIER_WORDS[place] == word
+            and _QUALIFIER_LENGTHS[place] == length
+            and _QUALIFIER_SECOND_WORDS[place] == second
+        ):
+            return place
+    return ABSENT
+
+
+@compiled
+def digits_at(text: Bytes, begin: int, end: int) -> int:
+    """The number that text[begin:end] is, all of it digits; ABSENT where it is not."""
+    value = 0
+    for at in range(begin, end):
+        character = text[at]
+        if character < ZERO or character > NINE:
+            return ABSENT
+        value = 10 * value + np.int64(character) - ZERO
+    return value
+
+
+@compiled
+def days_before(year: int, month: int, day: int) -> int:
+    """Days from 1970-01-01 (Howard Hinnant, chrono-compatible low-level date algorithms: days_from_civil)."""
+    if month <= 2:
+        year -= 1
+    era = year // 400
+    of_era = year - era * 400
+    of_year = (153 * (month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1
+    return era * 146_097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719_468
+
+
+@compiled
+def days_of_month(year: int, month: int) -> int:
+    """28 to 31."""
+    if month == 2:
+        return 29 if year % 4 == 0 and (year % 100 != 0 or year % 400 == 0) else 28
+    return 30 if month in (4, 6, 9, 11) else 31
+
+
+@compiled
+def time_at(text: Bytes, begin: int, end: int) -> int:
+    """Milliseconds since 1970 of 2026-11-21T09:00:00Z, with up to 9 digits of a second; ABSENT of anything else."""
+    length = end - begin
+    if length < 20 or length > 30 or length == 21 or text[end - 1] != 0x5A:
+        return ABSENT
+    if text[begin + 4] != MINUS or text[begin + 7] != MINUS or text[begin + 10] != 0x54:
+        return ABSENT
+    if text[begin + 13] != COLON or text[begin + 16] != COLON:
+        return ABSENT
+    year, month = digits_at(text, begin, begin + 4), digits_at(text, begin + 5, begin + 7)
+    day, hour = digits_at(text, begin + 8, begin + 10), digits_at(text, begin + 11, begin + 13)
+    minute, second = digits_at(text, begin + 14, begin + 16), digits_at(text, begin + 17, begin + 19)
+    if year < 1970 or month < 1 or month > 12 or day < 1 or hour < 0 or hour > 23:
+        return ABSENT
+    if day > days_of_month(year, month) or minute < 0 or minute > 59 or second < 0 or second > 59:
+        return ABSENT
+    milliseconds = 0
+    if length > 20:
+        if text[begin + 19] != POINT or digits_at(text, begin + 20, end - 1) == ABSENT:
+            return ABSENT
+        scale = 100
+        for at in range(begin + 20, min(begin + 23, end - 1)):
+            milliseconds += (np.int64(text[at]) - ZERO) * scale
+            scale //= 10
+    return ((days_before(year, month, day) * 24 + hour) * 60 + minute) * 60_000 + second * 1000 + milliseconds
+
+
+@compiled
+def scan(text: Bytes, begin: int, end: int, texts: Ints, numbers: Ints) -> bool:
+    """Reads a plain movement in text[begin:end]; False where it is none, or is written in an unusual way.
+
+    Everything that is accepted here `schemas.movements.decode` accepts, with the same values.
+    """
+    if end - begin > PLAIN_BYTES_MAX or end - begin < 2 or text[begin] != OPENED or text[end - 1] != CLOSED:
+        return False
+    texts[:] = ABSENT
+    numbers[:] = ABSENT
+    at, last = begin + 1, end - 1
+    while True:
+        while at < last and text[at] == BLANK:
+            at += 1
+        if at >= last or text[at] != QUOTE:
+            return False
+        first = at + 1
+        stop = text_end(text, first, last)
+        if stop == ABSENT:
+            return False
+        length, word = stop - first, field_word(text, first, stop)
+        second = field_word(text, first + 8, stop) if length > 8 else 0
+        at = stop + 1
+        while at < last and text[at] == BLANK:
+            at += 1
+        if at >= last or text[at] != COLON:
+            return False
+        at += 1
+        while at < last and text[at] == BLANK:
+            at += 1
+        if at >= last:
+            return False
+        if text[at] == QUOTE:
+            first = at + 1
+            stop = text_end(text, first, last)
+            if stop == ABSENT or not _take_text(text, first, stop, length, word, second, texts, numbers):
+                return False
+            at = stop + 1
+        elif length == 8 and word == NAME_QUANTITY:
+            at = _take_quantity(text, at, last, numbers)
+            if at == ABSENT:
+                return False
+        elif length == 8 and word == NAME_REVERSAL and numbers[REVERSAL] == ABSENT:
+            if last - at >= 4 and field_word(text, at, at + 4) == TRUE_WORD:
+                numbers[REVERSAL] = 1
+                at += 4
+            elif last - at >= 5 and field_word(text, at, at + 5) == FALSE_WORD:
+                numbers[REVERSAL] = 0
+                at += 5
+            else:
+                return False
+        else:
+            return False
+        while at < last and text[at] == BLANK:
+            at += 1
+        if at == last:
+            return _is_whole(text, texts, numbers)
+        if text[at] != COMMA:
+            return False
+        at += 1
+
+
+TRUE_WORD, FALSE_WORD = _word("true"), _word("false")
+
+
+@compiled
+def _take_text(
+    text: Bytes, first: int, stop: int, length: int, word: int, second: int, texts: Ints, numbers: Ints
+) -> bool:
+    """Notes the value text[first:stop] of a field; False where it is met twice, or not of a plain movement."""
+    if length == 4 and word == NAME_KIND:
+        if numbers[KIND] != ABSENT:
+            return False
+        numbers[KIND] = kind_at(text, first, stop)
+        return numbers[KIND] != ABSENT
+    if length == 4 and word == NAME_TIME:
+        if numbers[TIME_MS] != ABSENT:
+            return False
+        numbers[TIME_MS] = time_at(text, first, stop)
+        return numbers[TIME_MS] != ABSENT
+    if (length == 4 and word == NAME_FROM) or (length == 2 and word == NAME_TO):
+        place = FROM if length == 4 else TO
+        if numbers[place] != ABSENT:
+            return False
+        numbers[place] = qualifier_at(text, first, stop)
+        return numbers[place] != ABSENT
+    place = text_place(length, word, second)
+    if place == ABSENT or texts[2 * place] != ABSENT or first == stop:
+        return False
+    texts[2 * place], texts[2 * place + 1] = first, stop
+    return True
+
+
+@compiled
+def _take_quantity(text: Bytes, at: int, last: int, numbers: Ints) -> int:
+    """Notes a whole number and returns where it ends; ABSENT where there is none, or it is told twice."""
+    if numbers[QUANTITY] != ABSENT:
+        return ABSENT
+    negative = text[at] == MINUS
+    if negative:
+        at += 1
+    first = at
+    while at < last and ZERO <= text[at] <= NINE:
+        at += 1
+    if at == first or at - first > DIGITS_MAX or text[first] == ZERO:
+        return ABSENT
+    units = digits_at(text, first, at)
+    if units > UNITS_MAX:
+        return ABSENT
+    # −1 is ABSENT, so numbers are kept doubled: an even number is one
+    numbers[QUANTITY] = -2 * units if negative else 2 * units
+    return at
+
+
+@compiled
+def _is_whole(text: Bytes, texts: Ints, numbers: Ints) -> bool:
+    """Whether all is there that such a movement needs, and nothing that means something else."""
+    kind = numbers[KIND]
+    if kind == ABSENT or numbers[TIME_MS] == ABSENT or numbers[QUANTITY] == ABSENT:
+        return False
+    if texts[2 * ID] == ABSENT or texts[2 * SOURCE] == ABSENT or texts[2 * SKU] == ABSENT:
+        return False
+    if texts[2 * LOCATION] == ABSENT or text[texts[2 * SKU]] == AT or text[texts[2 * LOCATION]] == AT:
+        return False
+    numbers[QUANTITY] //= 2
+    if kind == ADJUSTED:
+        if texts[2 * REASON] == ABSENT:
+            return False
+    elif numbers[QUANTITY] < 0:
+        return False
+    if kind == TRANSFER_SHIPPED:
+        if texts[2 * DESTINATION] == ABSENT or text[texts[2 * DESTINATION]] == AT:
+            return False
+    elif texts[2 * DESTINATION] != ABSENT:
+        return False
+    return True
+
+
+# The loop
+
+
+class Messages(NamedTuple):
+    """Messages of one origin, in its order: texts in one piece each, with their ends behind a first 0."""
+
+    payloads: Bytes
+    payload_ends: Ints
+    keys: Bytes
+    key_ends: Ints
+    offsets: Ints
+    timestamps: Ints
+
+
+class NameTable(NamedTuple):
+    """Names by row: an open-addressed table of row + 1, and the texts in one piece with their ends."""
+
+    slots: Ints32
+    texts: Bytes
+    ends: Ints
+
+
+class PairTable(NamedTuple):
+    """A table of pairs and the chains of their owners, as Columns' `Pairs` has them."""
+
+    slots: Ints32
+    nexts: Ints32
+    firsts: Ints32
+    lasts: Ints32
+
+
+class SkuColumns(NamedTuple):
+    """By SKU; `classes` is that of its rules (ABSENT: not plain), `special` 1 where more than movements concern it."""
+
+    home: Ints32
+    version: Ints
+    as_of_ms: Ints
+    generation: Ints
+    seen_ms: Ints
+    newest_ms: Ints
+    floor_ms: Ints
+    ids: Ints32
+    classes: Ints32
+    special: Ints8
+    touched: Ints  # the number of the call that touched it last
+
+
+class PositionColumns(NamedTuple):
+    """By position; `quantities` in the order of QUANTITIES."""
+
+    sku: Ints32
+    location: Ints32
+    quantities: tuple[Ints, Ints, Ints, Ints, Ints, Ints, Ints]
+    newest_ms: Ints
+    floor_ms: Ints
+    entry: Ints32
+    entries: Ints32
+    level: Ints8
+    recovered: Ints8
+    crossed: Ints8
+    stock_day: Ints32
+    stock_days: Ints32
+    anchored: Ints8  # 1: something of it was counted
+
+
+class EntryColumns(NamedTuple):
+    """The history, one row for each change of a quantity."""
+
+    position: Ints32
+    quantity: Ints8
+    anchor: Ints8
+    time_ms: Ints
+    amount: Ints
+    previous: Ints32
+
+
+class IdTable(NamedTuple):
+    """The ids applied lately, as `RecentIds` has them."""
+
+    hashes: Hashes
+    owners: Ints32
+    times: Ints
+
+
+class WindowColumns(NamedTuple):
+    """Units by hour and day, as `Windows` has them; `rows` by position: row + 1."""
+
+    rows: Ints32
+    position: Ints32
+    hour: Ints32
+    day: Ints32
+    edits: Ints32
+    hours: Ints32
+    days: Ints32
+
+
+class StandingColumns(NamedTuple):
+    """By SKU and channel."""
+
+    sku: Ints32
+    channel: Ints32
+    level: Ints8
+    recovered: Ints8
+    crossed: Ints8
+    sellable: Ints
+    promised: Ints
+    overcommitted: Ints
+    backordered: Ints
+
+
+class FactColumns(NamedTuple):
+    """The last facts of each SKU, as `LastFacts` has them: rings of places in `texts`."""
+
+    texts: Bytes
+    recent: Ints
+    recent_count: Ints
+    plain: Ints
+    plain_count: Ints
+
+
+class RuleColumns(NamedTuple):
+    """What holds for the SKUs of a class: its channels from `begins` to `begins` of the next one, and its places."""
+
+    begins: Ints
+    channel: Ints32
+    share_percent: Ints
+    safety_units: Ints
+    safety_percent: Ints
+    low_stock_at: Ints
+    recovered_at: Ints
+    cap_units: Ints  # NO_CAP: none
+    backorder_units: Ints
+    commitment_only: Ints8
+    sell: Ints8
+    draws: Ints8  # [channel's place, location]
+    place_safety_units: Ints  # [class, location]
+    place_low_stock_at: Ints  # [class, location]; NO_LEVEL: no level
+
+
+class Lane(NamedTuple):
+    """All columns of a lane."""
+
+    sku_names: NameTable
+    location_names: NameTable
+    skus: SkuColumns
+    positions: PositionColumns
+    position_pairs: PairTable
+    entries: EntryColumns
+    ids: IdTable
+    demand: WindowColumns
+    returns: WindowColumns
+    standings: StandingColumns
+    standing_pairs: PairTable
+    facts: FactColumns
+    rules: RuleColumns
+
+
+class Moment(NamedTuple):
+    """What does not change during a call: the origin's row, its clock and its rules' generation, and the bounds."""
+
+    origin: int
+    clock_ms: int
+    generation: int
+    dedupe_ms: int
+    as_of_ms: int
+    ids_per_sku_max: int
+    history_max: int
+    call: int
+
+
+class Told(NamedTuple):
+    """What a call leaves to be told: SKUs by their first touch, and crossings by their message."""
+
+    touched: Ints32
+    message: Ints
+    row: Ints  # of the standing, or −1 − row of the position
+    before: Ints8
+    after: Ints8
+    units: Ints
+    threshold: Ints
+    initial: Ints8
+    texts: Ints  # of the message: begins and ends of what names its cause
+
+
+# Sizes: how many rows each growing thing has, and in the second half how many it may have
+SIZE_POSITIONS, SIZE_ENTRIES, SIZE_IDS, SIZE_DEMAND, SIZE_RETURNS, SIZE_STANDINGS, SIZE_FACTS = range(7)
+SIZES: Final = 7
+# Counts of a call
+APPLIED, DUPLICATES, TOUCHED, CROSSED, LAST_OFFSET, PLACE = range(6)
+COUNTS: Final = 6
+# Why a call ends
+DONE, ROW_BY_ROW, NO_ROOM, NEW_SKU, NEW_LOCATION, NEW_DESTINATION, FULL = range(7)
+
+NO_CAP: Final = -1
+NO_LEVEL: Final = -(2**62)
+OUT, LOW, IN_STOCK = range(3)
+AHEAD_MS_MAX: Final = 300_000
+NO_TIMESTAMP: Final = -1
+ID_SHIFT: Final = np.uint64(20)
+IN_TRANSIT: Final = 5
+MOVED_MAX: Final = 8  # entries of the history that one movement makes
+HOURS: Final = 24
+DAYS: Final = 29
+STOCK_DAYS_MASK: Final = (1 << DAYS) - 1
+KEPT: Final = 8  # facts of a SKU
+FACT_HEAD_BYTES: Final = 30
+FACT_BYTES_MAX: Final = 4 * PLAIN_TEXT_MAX + FACT_HEAD_BYTES
+INT32_MAX: Final = 2**31 - 1
+DEMAND, RETURNS = 1, 2
+
+
+@compiled
+def put_number(text: Bytes, at: int, value: int, size: int) -> None:
+    """`size` bytes, little-endian."""
+    for place in range(size):
+        text[at + place] = (value >> (8 * place)) & 0xFF
+
+
+@compiled
+def number_at(text: Bytes, at: int, size: int) -> int:
+    """What `put_number` wrote, with its sign where it has eight bytes."""
+    value = np.int64(0)
+    for place in range(size):
+        value |= np.int64(text[at + place]) << (8 * place)
+    return value
+
+
+@compiled
+def available_of(positions: PositionColumns, row: int) -> int:
+    """What is there and free now."""
+    held = positions.quantities
+    return held[0][row] - max(0, held[1][row]) - max(0, held[2][row]) - max(0, held[4][row])
+
+
+@compiled
+def _reach(lane: Lane, sizes: Ints, sku: int, location: int, time_ms: int) -> int:
+    """The row of the position, made where it is new."""
+    positions, pairs = lane.positions, lane.position_pairs
+    slot = find_pair(pairs.slots, positions.sku, positions.location, sku, location)
+    row = pairs.slots[slot] - 1
+    if row < 0:
+        row = sizes[SIZE_POSITIONS]
+        sizes[SIZE_POSITIONS] = row + 1
+        positions.sku[row], positions.location[row] = sku, location
+        _link(pairs, slot, sku, row)
+    if positions.newest_ms[row] == 0 and positions.stock_day[row] == 0:
+        positions.stock_day[row] = time_ms // DAY_MS
+    positions.newest_ms[row] = max(positions.newest_ms[row], time_ms)
+    return row
+
+
+@compiled
+def _link(pairs: PairTable, slot: int, owner: int, row: int) -> None:
+    """Enters a new row of `owner` at its slot, and behind the owner's last one."""
+    pairs.slots[slot] = row + 1
+    last = pairs.lasts[owner]
+    if last != 0:
+        pairs.nexts[last - 1] = row + 1
+    else:
+        pairs.firsts[owner] = row + 1
+    pairs.lasts[owner] = row + 1
+
+
+@compiled
+def _change(lane: Lane, sizes: Ints, row: int, quantity: int, time_ms: int, amount: int, as_of_ms: int) -> None:
+    """A quantity changed by `amount`; nothing of the position was ever counted."""
+    positions, entries = lane.positions, lane.entries
+    positions.quantities[quantity][row] += amount
+    if time_ms < max(positions.newest_ms[row] - as_of_ms, positions.floor_ms[row]):
+        return
+    entry = sizes[SIZE_ENTRIES]
+    sizes[SIZE_ENTRIES] = entry + 1
+    entries.position[entry] = row
+    entries.quantity[entry] = quantity
+    entries.anchor[entry] = 0
+    entries.time_ms[entry] = time_ms
+    entries.amount[entry] = amount
+    entries.previous[entry] = positions.entry[row]
+    positions.entry[row] = entry + 1
+    positions.entries[row] += 1
+
+
+@compiled
+def _note_stock(positions: PositionColumns, row: int, time_ms: int, before: int) -> None:
+    """Remembers on which days something was available; `before` was, until now."""
+    later = time_ms // DAY_MS - positions.stock_day[row]
+    if later > 0:
+        known = np.int64(positions.stock_days[row])
+        kept = known << later if later < DAYS else 0
+        filled = (1 << min(later, DAYS)) - 1 if before > 0 else 0
+        positions.stock_days[row] = (kept | filled) & STOCK_DAYS_MASK
+        positions.stock_day[row] += later
+    if available_of(positions, row) > 0:
+        positions.stock_days[row] |= 1
+
+
+@compiled
+def _put_units(cells: Ints32, newest: Ints32, row: int, at: int, units: int, width: int) -> None:
+    """Adds to the cell of `at`; a newer one pushes the oldest out."""
+    last = np.int64(newest[row])
+    if at <= last - width:
+        return
+    if at > last:
+        for gone in range(last + 1, min(at, last + width) + 1):
+            cells[row * width + gone % width] = 0
+        newest[row] = at
+    cells[row * width + at % width] += units
+
+
+@compiled
+def _count_units(windows: WindowColumns, sizes: Ints, size: int, position: int, time_ms: int, units: int) -> None:
+    """`units` moved at `time_ms`."""
+    hour, day = time_ms // HOUR_MS, time_ms // DAY_MS
+    row = windows.rows[position] - 1
+    if row < 0:
+        row = sizes[size]
+        sizes[size] = row + 1
+        windows.rows[position] = row + 1
+        windows.position[row], windows.hour[row], windows.day[row] = position, hour, day
+    if day != windows.day[row]:
+        windows.edits[row] += 1
+    _put_units(windows.hours, windows.hour, row, hour, units, HOURS)
+    _put_units(windows.days, windows.day, row, day, units, DAYS)
+
+
+@compiled
+def _fits(windows: WindowColumns, position: int, units: int) -> bool:
+    """Whether no cell could leave 32 bits."""
+    row = windows.rows[position] - 1
+    if row < 0:
+        return units <= INT32_MAX
+    for cell in range(row * HOURS, (row + 1) * HOURS):
+        if abs(np.int64(windows.hours[cell])) + units > INT32_MAX:
+            return False
+    for cell in range(row * DAYS, (row + 1) * DAYS):
+        if abs(np.int64(windows.days[cell])) + units > INT32_MAX:
+            return False
+    return True
+
+
+@compiled
+def _put_text(facts: FactColumns, at: int, head: int, text: Bytes, begin: int, end: int) -> int:
+    """Writes a length to `head` and a text to `at`; returns where it ends. A text that is ABSENT has the length 0."""
+    length = end - begin if begin != ABSENT else 0
+    put_number(facts.texts, head, length, 2)
+    for place in range(length):
+        facts.texts[at + place] = text[begin + place]
+    return at + length
+
+
+@compiled
+def _note_fact(
+    facts: FactColumns, sizes: Ints, sku: int, text: Bytes, texts: Ints, numbers: Ints, location: int, direction: int
+) -> None:
+    """Notes the fact as the SKU's last one, in both rings; the layout is that of `LastFacts`."""
+    begin = sizes[SIZE_FACTS]
+    facts.texts[begin + 2] = numbers[KIND]
+    put_number(facts.texts, begin + 3, numbers[TIME_MS], 8)
+    put_number(facts.texts, begin + 11, numbers[QUANTITY], 6)
+    facts.texts[begin + 17] = direction + 1
+    put_number(facts.texts, begin + 18, location, 4)
+    at = begin + FACT_HEAD_BYTES
+    at = _put_text(facts, at, begin + 22, text, texts[2 * SOURCE], texts[2 * SOURCE + 1])
+    at = _put_text(facts, at, begin + 24, text, texts[2 * ID], texts[2 * ID + 1])
+    at = _put_text(facts, at, begin + 26, text, texts[2 * ORDER], texts[2 * ORDER + 1])
+    at = _put_text(facts, at, begin + 28, text, texts[2 * DOCUMENT], texts[2 * DOCUMENT + 1])
+    put_number(facts.texts, begin, at - begin, 2)
+    sizes[SIZE_FACTS] = at
+    facts.recent[sku * KEPT + facts.recent_count[sku] % KEPT] = begin
+    facts.recent_count[sku] += 1
+    facts.plain[sku * KEPT + facts.plain_count[sku] % KEPT] = begin
+    facts.plain_count[sku] += 1
+
+
+@compiled
+def _cross(
+    told: Told, counts: Ints, message: int, texts: Ints, row: int, units: int, low_stock_at: int, recovered_at: int,
+    level: Ints8, recovered: Ints8, crossed: Ints8, at: int,
+) -> None:  # fmt: skip
+    """Writes down where `at` stands with `units`; a change of level is told."""
+    before, has_recovered = level[at], recovered[at] != 0
+    if units <= low_stock_at:
+        has_recovered = False
+    elif units >= recovered_at:
+        has_recovered = True
+    after = OUT
+    if units > 0:
+        after = IN_STOCK if has_recovered else LOW
+    level[at], recovered[at] = after, has_recovered
+    if after == before:
+        return
+    place = counts[CROSSED]
+    counts[CROSSED] = place + 1
+    told.message[place], told.row[place] = message, row
+    told.before[place], told.after[place] = before, after
+    told.units[place], told.initial[place] = units, crossed[at] == 0
+    threshold = 0
+    if after == IN_STOCK:
+        threshold = recovered_at
+    elif before == IN_STOCK and after == LOW:
+        threshold = low_stock_at
+    told.threshold[place] = threshold
+    begin = place * 2 * TEXTS
+    for text in range(2 * TEXTS):
+        told.texts[begin + text] = texts[text]
+    crossed[at] = 1
+
+
+@compiled
+def _standing(lane: Lane, sizes: Ints, sku: int, channel: int) -> int:
+    """The row of the standing, made where it is new."""
+    standings, pairs = lane.standings, lane.standing_pairs
+    slot = find_pair(pairs.slots, standings.sku, standings.channel, sku, channel)
+    row = pairs.slots[slot] - 1
+    if row < 0:
+        row = sizes[SIZE_STANDINGS]
+        sizes[SIZE_STANDINGS] = row + 1
+        standings.sku[row], standings.channel[row] = sku, channel
+        _link(pairs, slot, sku, row)
+    return row
+
+
+@compiled
+def _evaluate(lane: Lane, sizes: Ints, told: Told, counts: Ints, message: int, texts: Ints, sku: int) -> None:
+    """Works out what everybody may sell of `sku` now, and tells the levels that changed, channels first."""
+    positions, pairs, rules, standings = lane.positions, lane.position_pairs, lane.rules, lane.standings
+    class_ = lane.skus.classes[sku]
+    for place in range(rules.begins[class_], rules.begins[class_ + 1]):
+        units, shortfall = 0, 0
+        next_ = pairs.firsts[sku]
+        while next_ != 0:
+            row = next_ - 1
+            location = positions.location[row]
+            if rules.draws[place, location] != 0:
+                available = available_of(positions, row)
+                units += max(0, available - rules.place_safety_units[class_, location])
+                shortfall += max(0, -available)
+            next_ = pairs.nexts[row]
+        sellable, promised = 0, 0
+        standing = _standing(lane, sizes, sku, rules.channel[place])
+        if rules.sell[place] != 0 and rules.commitment_only[place] == 0:
+            safety = max(rules.safety_units[place], -(-units * rules.safety_percent[place] // 100))
+            sellable = max(0, units * rules.share_percent[place] // 100 - safety)
+            owed = standings.backordered[standing] if rules.backorder_units[place] != 0 else 0
+            promised = sellable + max(0, rules.backorder_units[place] - owed - shortfall)
+            if rules.cap_units[place] != NO_CAP:
+                promised = min(promised, rules.cap_units[place])
+        standings.sellable[standing], standings.promised[standing] = sellable, promised
+        standings.overcommitted[standing] = 0
+        _cross(
+            told, counts, message, texts, standing, sellable, rules.low_stock_at[place], rules.recovered_at[place],
+            standings.level, standings.recovered, standings.crossed, standing,
+        )  # fmt: skip
+    next_ = pairs.firsts[sku]
+    while next_ != 0:
+        row = next_ - 1
+        low_stock_at = rules.place_low_stock_at[class_, positions.location[row]]
+        if low_stock_at != NO_LEVEL:
+            _cross(
+                told, counts, message, texts, -1 - row, available_of(positions, row), low_stock_at, low_stock_at + 1,
+                positions.level, positions.recovered, positions.crossed, row,
+            )  # fmt: skip
+        next_ = pairs.nexts[row]
+
+
+@compiled
+def _qualifier_of(numbers: Ints, texts: Ints) -> int:
+    """Which column of the plan holds; ABSENT where a field is there that the kind does not have."""
+    kind = numbers[KIND]
+    takes_from = kind in (SHIPPED, ALLOCATED, SCRAPPED, TRANSFER_SHIPPED)
+    takes_to = kind in (DEALLOCATED, RETURNED)
+    if (numbers[FROM] != ABSENT and not takes_from) or (numbers[TO] != ABSENT and not takes_to):
+        return ABSENT
+    if takes_from:
+        return max(0, numbers[FROM])
+    if takes_to:
+        return max(0, numbers[TO])
+    if kind == RECEIVED:
+        return 1 if texts[2 * ORDER] != ABSENT else 0
+    if kind in (TRANSFER_RECEIVED, TRANSFER_LOST):
+        return 1 if texts[2 * TRANSFER] != ABSENT else 0
+    return 0
+
+
+@compiled
+def _same(one: Bytes, begin: int, end: int, other: Bytes, other_begin: int, other_end: int) -> bool:
+    """Whether two texts are equal."""
+    if end - begin != other_end - other_begin:
+        return False
+    for place in range(end - begin):
+        if one[begin + place] != other[other_begin + place]:
+            return False
+    return True
+
+
+@compiled
+def _hash_of(text: Bytes, texts: Ints, buffer: Bytes) -> np.uint64:
+    """The hash of (source, id); 0 where it is for others to work out."""
+    at = 0
+    for place in range(texts[2 * SOURCE], texts[2 * SOURCE + 1]):
+        buffer[at] = text[place]
+        at += 1
+    buffer[at] = 0
+    at += 1
+    for place in range(texts[2 * ID], texts[2 * ID + 1]):
+        buffer[at] = text[place]
+        at += 1
+    if at < HASHED_BYTES_MIN or at > HASHED_BYTES_MAX:
+        return np.uint64(0)
+    return xxh3(buffer, at)
+
+
+@compiled
+def _find_id(ids: IdTable, hash_: np.uint64, sku: int) -> int:
+    """The slot of the id, or the free one where it would go."""
+    mask = len(ids.hashes) - 1
+    slot = np.int64(hash_ >> ID_SHIFT) & mask
+    while ids.hashes[slot] != 0 and (ids.hashes[slot] != hash_ or ids.owners[slot] != sku):
+        slot = (slot + 1) & mask
+    return slot
+
+
+@compiled
+def _is_ordinary(lane: Lane, sku: int, location: int, moment: Moment, units: int, outgoing: int) -> bool:
+    """Whether the position, where there is one, was never counted, and none of its bounds is near."""
+    pairs, positions = lane.position_pairs, lane.positions
+    row = pairs.slots[find_pair(pairs.slots, positions.sku, positions.location, sku, location)] - 1
+    if row < 0:
+        return units <= INT32_MAX
+    if positions.anchored[row] != 0 or positions.entries[row] + MOVED_MAX > moment.history_max:
+        return False
+    if outgoing == DEMAND:
+        return _fits(lane.demand, row, units)
+    return outgoing != RETURNS or _fits(lane.returns, row, units)
+
+
+@compiled
+def apply_plain(
+    messages: Messages, begin: int, lane: Lane, plan: Plan, moment: Moment, sizes: Ints, told: Told, counts: Ints,
+    texts: Ints, numbers: Ints, buffer: Bytes,
+) -> int:  # fmt: skip
+    """Applies messages from place `begin` on until one is not plain; why it ended.
+
+    `counts` says what was done (they are added to), and PLACE the message that it ended at, which was not touched.
+    """
+    skus, text = lane.skus, messages.payloads
+    for place in range(begin, len(messages.offsets)):
+        counts[PLACE] = place
+        for size in range(SIZES):
+            if sizes[size] > sizes[SIZES + size]:
+                return NO_ROOM
+        if counts[TOUCHED] == len(told.touched) or counts[CROSSED] + 64 > len(told.message):
+            return FULL
+        key_begin, key_end = messages.key_ends[place], messages.key_ends[place + 1]
+        first, last = messages.payload_ends[place], messages.payload_ends[place + 1]
+        if messages.offsets[place] <= counts[LAST_OFFSET] or not scan(text, first, last, texts, numbers):
+            return ROW_BY_ROW
+        if not _same(text, texts[2 * SKU], texts[2 * SKU + 1], messages.keys, key_begin, key_end):
+            return ROW_BY_ROW
+        time_ms, kind = numbers[TIME_MS], numbers[KIND]
+        timestamp_ms = messages.timestamps[place]
+        qualifier = _qualifier_of(numbers, texts)
+        if qualifier == ABSENT or plan.counts[kind, qualifier] < 0:
+            return ROW_BY_ROW
+        if timestamp_ms != NO_TIMESTAMP and time_ms > timestamp_ms + AHEAD_MS_MAX:
+            return ROW_BY_ROW
+        names = lane.sku_names
+        sku = names.slots[find_name(names.slots, names.texts, names.ends, messages.keys, key_begin, key_end)] - 1
+        if sku < 0:
+            return NEW_SKU
+        if skus.classes[sku] < 0 or skus.special[sku] != 0 or skus.home[sku] != moment.origin:
+            return ROW_BY_ROW
+        horizon_ms = max(skus.newest_ms[sku] - moment.dedupe_ms, skus.floor_ms[sku])
+        if time_ms < horizon_ms or skus.ids[sku] >= moment.ids_per_sku_max:
+            return ROW_BY_ROW
+        hash_ = _hash_of(text, texts, buffer)
+        if hash_ == 0:
+            return ROW_BY_ROW
+        id_slot = _find_id(lane.ids, hash_, sku)
+        if lane.ids.hashes[id_slot] != 0 and lane.ids.times[id_slot] >= horizon_ms:
+            counts[DUPLICATES] += 1
+            counts[LAST_OFFSET] = messages.offsets[place]
+            continue
+        names = lane.location_names
+        found = find_name(names.slots, names.texts, names.ends, text, texts[2 * LOCATION], texts[2 * LOCATION + 1])
+        location, destination = names.slots[found] - 1, ABSENT
+        if location < 0:
+            return NEW_LOCATION
+        units = -numbers[QUANTITY] if numbers[REVERSAL] == 1 else numbers[QUANTITY]
+        outgoing = plan.outgoing[kind]
+        if not _is_ordinary(lane, sku, location, moment, abs(units), outgoing):
+            return ROW_BY_ROW
+        if plan.destinations[kind] != 0:
+            found = find_name(
+                names.slots, names.texts, names.ends, text, texts[2 * DESTINATION], texts[2 * DESTINATION + 1]
+            )
+            destination = names.slots[found] - 1
+            if destination < 0:
+                return NEW_DESTINATION
+            if not _is_ordinary(lane, sku, destination, moment, abs(units), 0):
+                return ROW_BY_ROW
+
+        skus.newest_ms[sku] = max(skus.newest_ms[sku], time_ms)
+        if lane.ids.hashes[id_slot] == 0:
+            sizes[SIZE_IDS] += 1
+            skus.ids[sku] += 1
+        lane.ids.hashes[id_slot], lane.ids.owners[id_slot], lane.ids.times[id_slot] = hash_, sku, time_ms
+        counts[APPLIED] += 1
+        position = _reach(lane, sizes, sku, location, time_ms)
+        before, direction = available_of(lane.positions, position), 0
+        for step in range(plan.counts[kind, qualifier]):
+            quantity, sign = plan.quantities[kind, qualifier, step], plan.signs[kind, qualifier, step]
+            if quantity == 0:
+                direction = sign if numbers[REVERSAL] != 1 else -sign
+            _change(lane, sizes, position, quantity, time_ms, sign * units, moment.as_of_ms)
+        _note_stock(lane.positions, position, time_ms, before)
+        if outgoing == DEMAND:
+            _count_units(lane.demand, sizes, SIZE_DEMAND, position, time_ms, units)
+        elif outgoing == RETURNS:
+            _count_units(lane.returns, sizes, SIZE_RETURNS, position, time_ms, units)
+        if destination >= 0:
+            there = _reach(lane, sizes, sku, destination, time_ms)
+            before = available_of(lane.positions, there)
+            _change(lane, sizes, there, IN_TRANSIT, time_ms, units, moment.as_of_ms)
+            _note_stock(lane.positions, there, time_ms, before)
+        _note_fact(lane.facts, sizes, sku, text, texts, numbers, location, direction)
+        _evaluate(lane, sizes, told, counts, place, texts, sku)
+        skus.version[sku], skus.as_of_ms[sku] = messages.offsets[place], time_ms
+        skus.generation[sku] = moment.generation
+        skus.seen_ms[sku] = max(moment.clock_ms, skus.newest_ms[sku])
+        if skus.touched[sku] != moment.call:
+            skus.touched[sku] = moment.call
+            told.touched[counts[TOUCHED]] = sku
+            counts[TOUCHED] += 1
+        counts[LAST_OFFSET] = messages.offsets[place]
+    counts[PLACE] = len(messages.offsets)
+    return DONE
+
+
+# What is done now and then with whole columns
+
+
+@compiled
+def keep_facts(
+    before: Bytes, after: Bytes, recent: Ints, plain: Ints, recent_count: Ints, plain_count: Ints, skus: int
+) -> int:
+    """Copies the facts that rings point to, one that both point to once; returns how many bytes they take."""
+    used = 0
+    for sku in range(skus):
+        first = sku * KEPT
+        kept = min(KEPT, recent_count[sku])
+        places = np.empty(KEPT, np.int64)
+        for slot in range(kept):
+            begin = recent[first + slot]
+            places[slot] = begin
+            recent[first + slot] = used
+            used = _copy_fact(before, begin, after, used)
+        for slot in range(min(KEPT, plain_count[sku])):
+            begin, shared = plain[first + slot], False
+            for other in range(kept):
+                if places[other] == begin:
+                    plain[first + slot] = recent[first + other]
+                    shared = True
+            if not shared:
+                plain[first + slot] = used
+                used = _copy_fact(before, begin, after, used)
+    return used
+
+
+@compiled
+def _copy_fact(before: Bytes, begin: int, after: Bytes, at: int) -> int:
+    """Copies one fact; returns where it ends."""
+    length = number_at(before, begin, 2)
+    for place in range(length):
+        after[at + place] = before[begin + place]
+    return at + length
+
+
+@compiled
+def chain_entries(entry_positions: Ints32, previous: Ints32, last: Ints32, counts: Ints32) -> None:
+    """Links each entry of the history to the one before it at the same position, in the order in which they came."""
+    last[:] = 0
+    counts[:] = 0
+    for row in range(len(entry_positions)):
+        position = entry_positions[row]
+        previous[row] = last[position]
+        last[position] = row + 1
+        counts[position] += 1
+
+
+@compiled
+def insert_ids(table: IdTable, hashes: Hashes, owners: Ints32, times: Ints) -> None:
+    """Puts ids that are not there yet into the table."""
+    for place in range(len(hashes)):
+        slot = _find_id(table, hashes[place], owners[place])
+        table.hashes[slot], table.owners[slot], table.times[slot] = hashes[place], owners[place], times[place]

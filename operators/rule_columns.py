@@ -1,0 +1,96 @@
+"""Rule columns: the rules of SKUs as plain numbers, one class for all SKUs that the same ones concern."""
+
+from typing import Final
+
+import numpy as np
+
+from operators.columns import Array, IndexedNames, Names
+from operators.plain import ABSENT, NO_CAP, NO_LEVEL, RuleColumns
+from operators.rules import DYNAMIC, SkuRules
+
+_OF_CHANNEL: Final = ("share_percent", "safety_units", "safety_percent", "low_stock_at", "recovered_at", "backorder_units")
+
+
+class PlainRules:
+    """Classes of rules that hold nothing but numbers: no safety stock from demand, nothing planned.
+
+    A class is made when it is first asked for, and knows every location; `moves` counts how often the columns were
+    made anew.
+    """
+
+    def __init__(self, locations: IndexedNames, channels: Names) -> None:
+        self._locations = locations
+        self._channels = channels
+        self.forget()
+
+    moves = 0
+
+    def forget(self) -> None:
+        """Other rules came into force: all classes are made anew when they are asked for."""
+        self._classes: dict[SkuRules, int] = {}
+        self._of_class: list[SkuRules] = []
+        self._columns: RuleColumns | None = None
+        self._known_locations = 0
+        self.moves += 1
+
+    def class_of(self, resolved: SkuRules) -> int:
+        """The class of a SKU with these rules; ABSENT where they follow from more than stock."""
+        known = self._classes.get(resolved)
+        if known is None:
+            known = self._classes[resolved] = ABSENT if _follows_demand(resolved) else self._add(resolved)
+        return known
+
+    @property
+    def columns(self) -> RuleColumns:
+        """What holds for each class, at all locations that are known by now."""
+        if self._columns is None or self._known_locations < len(self._locations):
+            self._columns = self._made()
+        return self._columns
+
+    def _add(self, resolved: SkuRules) -> int:
+        self._of_class.append(resolved)
+        self._columns = None
+        return len(self._of_class) - 1
+
+    def _made(self) -> RuleColumns:
+        self.moves += 1
+        self._known_locations = len(self._locations)
+        rules = [rule for resolved in self._of_class for rule in resolved.channels]
+        sizes = [len(resolved.channels) for resolved in self._of_class]
+        numbers = {name: _numbers([getattr(rule, name) for rule in rules]) for name in _OF_CHANNEL}
+        return RuleColumns(
+            begins=np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64),
+            channel=np.array([self._channels.add(rule.name) for rule in rules], np.int32),
+            cap_units=_numbers([NO_CAP if rule.cap_units is None else rule.cap_units for rule in rules]),
+            commitment_only=np.array([rule.commitment_only for rule in rules], np.int8),
+            sell=np.array([rule.sell for rule in rules], np.int8),
+            draws=self._draws(),
+            place_safety_units=self._of_places("safety_units", 0),
+            place_low_stock_at=self._of_places("low_stock_at", NO_LEVEL),
+            **numbers,
+        )
+
+    def _draws(self) -> Array:
+        table = [
+            [resolved.draws_on(rule, location) for location in self._locations]
+            for resolved in self._of_class
+            for rule in resolved.channels
+        ]
+        return np.array(table, np.int8).reshape(len(table), len(self._locations))
+
+    def _of_places(self, field: str, none: int) -> Array:
+        table = [
+            [none if (value := getattr(resolved.at(location), field)) is None else value for location in self._locations]
+            for resolved in self._of_class
+        ]
+        return np.array(table, np.int64).reshape(len(table), len(self._locations))
+
+
+def _numbers(values: list[int]) -> Array:
+    return np.array(values, np.int64)
+
+
+def _follows_demand(resolved: SkuRules) -> bool:
+    if resolved.is_planned or resolved.is_dynamic:
+        return True
+    return any(rule.safety_units == DYNAMIC for rule in resolved.channels)
