@@ -132,6 +132,8 @@ class _Worker:
             ),
             now_ms,
             shadow=RuleBook(load_rules(self._configuration.at(shadow_path))) if shadow_path else None,
+            redis_prefix=settings.redis.prefix,
+            tell_ms=round(settings.output.availability_seconds * 1000),
             durable=spec.store is not None,
             is_behind=spec.is_behind,
             hooks=self._hooks(),

@@ -15,6 +15,7 @@ from schemas.outputs import (
     Availability,
     DeadLetter,
     Divergence,
+    Encoded,
     LaneResult,
     Replenishment,
     Reservation,
@@ -29,7 +30,7 @@ class Sinks(NamedTuple):
     """Where results go; every item is keyed by its lane's number as text."""
 
     redis: Sink[tuple[str, LaneResult]]
-    availability: Sink[tuple[str, list[Availability]]]
+    availability: Sink[tuple[str, list[Availability | Encoded]]]
     thresholds: Sink[tuple[str, list[Threshold]]]
     divergences: Sink[tuple[str, list[Divergence]]]
     reservations: Sink[tuple[str, list[Reservation]]]
@@ -44,7 +45,7 @@ def availability_flow(movements: Source[Item], sinks: Sinks, making: LaneMaking)
     items = op.input("movements", flow, movements)
     results = run_lanes("lane", items, making)
     op.output("redis", results, sinks.redis)
-    op.output("availability", pick("changed", results, "availability"), sinks.availability)
+    op.output("availability", pick("changed", results, "changed"), sinks.availability)
     op.output("thresholds", pick("crossed", results, "thresholds"), sinks.thresholds)
     op.output("divergences", pick("diverged", results, "divergences"), sinks.divergences)
     op.output("reservations", pick("answered", results, "reservations"), sinks.reservations)

@@ -62,7 +62,7 @@ class Measures:
                 self.dead_letters[letter.reason] += 1
             for mark in result.marks:
                 self._passed_on(result.lane, mark)
-            if result.oldest_ms > 0 and result.availability:
+            if result.oldest_ms > 0 and (result.availability or result.hashes):
                 seconds = max(0, now_ms - result.oldest_ms) / 1000
                 self.latency_counts[bisect_left(LATENCY_BOUNDS, seconds)] += 1
                 self.latency_sum_seconds += seconds

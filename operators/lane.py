@@ -13,6 +13,7 @@ from bytewax.dataflow import Stream
 from bytewax.operators import KeyedStream, StatefulBatchLogic
 
 from operators.admission import admit
+from operators.columns import Array
 from operators.commitments import Ledger, ledger_after
 from operators.doubts import Doubts
 from operators.duplicates import RecentIds, hash_of
@@ -41,6 +42,7 @@ from operators.shadow import Shadow
 from operators.snapshots import SnapshotError, pack, unpack
 from operators.stating import Stating
 from operators.stock import Change, Stock
+from operators.telling import Teller
 from operators.ticks import Clocks
 from operators.trust import Trust
 from schemas.batches import Batch, CaughtUp, Mark, Origin, Wake
@@ -71,6 +73,8 @@ from schemas.outputs import (
     Availability,
     Cause,
     DeadLetter,
+    Encoded,
+    HashCall,
     LaneResult,
     Replenishment,
     RulesInForce,
@@ -93,7 +97,9 @@ EXPLAINED_A_SECOND_MAX: Final = 16  # SKUs of one lane: so all lanes together sp
 CATCH_UP_MS: Final = 100
 BEHIND_MS: Final = 2000  # explanations wait while what is read is older than this
 EXPLAINED_AT_END_MAX: Final = 1000
+TOLD_AT_ONCE_MAX: Final = 1024  # SKUs of one lane, whose records the topic is told
 _UNTOUCHED: Final = object()
+_encode: Final = msgspec.json.Encoder().encode
 _CONTENT_END: Final = LaneResult._fields.index("oldest_ms")  # all before it but the lane's number is content
 TRACE_HEADER: Final = "traceparent"
 REFILLED_AT_ONCE_MAX: Final = 128  # SKUs of one lane: so what is new never waits long behind what was lost
@@ -161,6 +167,7 @@ class Lane:
         self._refilling: Iterator[int] = iter(())  # the SKUs to go on with while what Redis has lost is told again
         self._is_behind = is_behind
         self._parts_caught_up: set[int] = set()
+        self._untold: dict[int, None] = {}  # plain SKUs that have changed since the topic was told of them
         self._held: dict[int, None] = {}  # SKUs told while behind, which Redis may not have been given
 
     @property
@@ -173,9 +180,12 @@ class Lane:
         """How many positions the lane knows."""
         return self._stock.positions.rows
 
-    def apply(self, items: Iterable[Item], beat: Callable[[], None] = lambda: None) -> LaneResult:
+    def apply(
+        self, items: Iterable[Item], beat: Callable[[], None] = lambda: None, *, teller: Teller | None = None
+    ) -> LaneResult:
         """Applies batches in order; what an origin was applied up to already is skipped.
 
+        With a `teller` plain SKUs become calls for Redis at once, and records with the next `tell`.
         `beat` is called every few hundred messages: a long backlog of a busy SKU is no frozen worker.
         """
         outcome = Outcome()
@@ -196,6 +206,9 @@ class Lane:
                 self._apply_batch(item, outcome, beat)
         if self._is_behind:
             self._held.update(dict.fromkeys(outcome.touched))
+        hashes: list[HashCall] = []
+        if teller is not None:
+            hashes = self._tell_redis(outcome, teller)
         return LaneResult(
             self.number,
             [record or self._availability(sku) for sku, record in outcome.touched.items()],
@@ -214,7 +227,43 @@ class Lane:
             oldest_ms,
             woken,
             is_behind=self._is_behind,
+            hashes=hashes,
         )
+
+    def _tell_redis(self, outcome: Outcome, teller: Teller) -> list[HashCall]:
+        """Takes plain SKUs out of the outcome: calls for Redis now, records later; the others are told at once."""
+        plain = self._plain_of([sku for sku, record in outcome.touched.items() if record is None])
+        rows = plain.tolist()
+        for sku in rows:
+            del outcome.touched[sku]
+        for sku in outcome.touched:
+            self._untold.pop(sku, None)
+        self._untold.update(dict.fromkeys(rows))
+        return teller.hashes(self._plain.lane, plain, is_behind=self._is_behind) if rows else []
+
+    def _plain_of(self, skus: list[int]) -> Array:
+        """Those of `skus` of which numbers alone are told."""
+        rows = np.array(skus, np.int32)
+        if self._trust.is_doubting or not skus:
+            return rows[:0]
+        table = self._stock.skus
+        return rows[(table["classes"][rows] >= 0) & (table["special"][rows] == 0)]
+
+    @property
+    def has_untold(self) -> bool:
+        """Whether `tell` has anything to tell."""
+        return bool(self._untold)
+
+    def tell(self, teller: Teller, skus_max: int) -> LaneResult:
+        """The records of plain SKUs that have changed since they were told last, those that wait longest first."""
+        skus = [sku for sku in islice(self._untold, skus_max)]
+        for sku in skus:
+            del self._untold[sku]
+        plain = self._plain_of(skus)
+        told, left = teller.records(self._plain.lane, plain) if len(plain) else ([], [])
+        left += sorted(set(skus).difference(plain.tolist()))
+        rest = [self._availability(sku) for sku in left if sku not in self._pending]
+        return _nothing(self.number)._replace(told=[*told, *map(_encoded, rest)])
 
     def _caught_up(self, told: CaughtUp) -> None:
         """With the last part that has caught up, all is known again that was ever shown."""
@@ -239,6 +288,7 @@ class Lane:
                 "requesting": self._requesting.dump(),
                 "stating": self._stating.dump(),
                 "facts": self._facts.dump(),
+                "untold": list(self._untold),
                 "shadow": None if self._shadow is None else self._shadow.dump(),
             }
         )
@@ -278,9 +328,14 @@ class Lane:
             lane._facts.load_first_format(state["recent"], sightings, lane._stock.location_of)
         if lane._shadow is not None and state["shadow"] is not None:
             lane._shadow.load(state["shadow"])
+        lane._untold = dict.fromkeys(state.get("untold", ()))
         for sku in range(lane._stock.skus.rows):
             lane._review(sku)
         return lane
+
+    def teller(self, prefix: str) -> Teller:
+        """Who tells of this lane's plain SKUs, to Redis under keys that begin with `prefix`."""
+        return Teller(self._stock, self._stock.channels, self._settings.incarnation, prefix)
 
     @property
     def unexplained(self) -> Collection[int]:
@@ -540,7 +595,7 @@ class Lane:
         self._facts.note(sku, fact, time_ms)
         self._unexplained[sku] = None
         is_at_home = self._stock.skus.cells["home"][sku] == message.origin
-        if not is_at_home and outcome.touched.get(sku, _UNTOUCHED) is None:
+        if not is_at_home and (outcome.touched.get(sku, _UNTOUCHED) is None or sku in self._untold):
             outcome.touched[sku] = self._availability(sku)  # its version does not reflect what comes now
         happening, has_changed = self._change(sku, fact, happening)
         if not is_at_home:
@@ -809,8 +864,15 @@ def warm_up() -> None:
     )
     numbers = list(range(2 * PLAIN_FROM_MESSAGES))
     payloads: list[bytes | None] = [payload % number for number in numbers]
-    lane.apply([Batch(origin, numbers, numbers, [b"A"] * len(numbers), payloads)])
+    teller = lane.teller("")
+    lane.apply([Batch(origin, numbers, numbers, [b"A"] * len(numbers), payloads)], teller=teller)
+    lane.tell(teller, 1)
     Lane.restore(0, lane.snapshot(), RuleBook(Rules()), LaneSettings(1, 1, dedupe_ms=1))
+
+
+def _encoded(record: Availability) -> Encoded:
+    """As `Teller` tells a plain SKU."""
+    return Encoded(record.sku.encode(), f"{record.sku}:{record.version}", record.as_of, _encode(record))
 
 
 def _older(oldest_ms: int, batch: Batch) -> int:
@@ -877,7 +939,9 @@ UNWATCHED: Final = LaneHooks()
 class LaneMaking(NamedTuple):
     """What every lane of a step is made with.
 
-    `now_ms` is the wall clock: it decides nothing but how often a SKU is explained. `shadow` are rules to compare with.
+    `now_ms` is the wall clock: it decides nothing but how often a SKU is explained, and how often the topic is told of
+    it, which is each `tell_ms`. Without `redis_prefix`, how keys begin, all is told at once, and nothing is written
+    beforehand for Redis. `shadow` are rules to compare with.
     `durable` where the dataflow runs with a store that keeps the lanes' snapshots; `is_behind` where a run before this
     one has told more than the store may hold.
     """
@@ -886,6 +950,8 @@ class LaneMaking(NamedTuple):
     settings: LaneSettings
     now_ms: Callable[[], int]
     shadow: RuleBook | None = None
+    redis_prefix: str | None = None
+    tell_ms: int = 0
     durable: bool = False
     is_behind: bool = False
     hooks: LaneHooks = UNWATCHED
@@ -906,11 +972,13 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
         self._refills = 0  # how many it has begun
         self._refilling = False
         self._refills_next: datetime | None = None
+        self._teller: Teller | None = None
+        self._tells_from_ms = 0  # when the topic may be told again
 
     def on_batch(self, values: list[Routed]) -> tuple[Iterable[LaneResult], bool]:
         self._hooks.beat()
         lane = self._lane_for(values[0][0])
-        result = lane.apply((item for _, item in values), self._hooks.beat)
+        result = lane.apply((item for _, item in values), self._hooks.beat, teller=self._teller)
         if self._hooks.applied is not None:
             _count(values, self._hooks.applied)
         now_ms = self._making.now_ms()
@@ -921,6 +989,7 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
             result = result._replace(explanations=explained.explanations)
         results = [result] if _has_content(result) else []
         results.extend(self._refilled(lane, now_ms))
+        results.extend(self._told(lane, now_ms))
         self._plan(lane, now_ms)
         return results, StatefulBatchLogic.RETAIN
 
@@ -928,7 +997,7 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
         """What could not be told at once is told when there is time for it."""
         self._hooks.beat()
         lane, now_ms = cast("Lane", self._lane), self._making.now_ms()
-        results = list(self._refilled(lane, now_ms))
+        results = [*self._refilled(lane, now_ms), *self._told(lane, now_ms)]
         if self._explains_next is not None and now_ms >= _ms_of(self._explains_next):
             is_behind = lane.is_behind or now_ms < self._behind_ms + EXPLAINED_EVERY_MS
             explained = lane.explain([] if is_behind else self._due(lane, now_ms))
@@ -939,13 +1008,18 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
 
     def on_eof(self) -> tuple[Iterable[LaneResult], bool]:
         self._hooks.beat()
-        if self._lane is None or self._lane.is_behind:
-            return (), StatefulBatchLogic.RETAIN
-        result = self._lane.explain(list(islice(self._lane.unexplained, EXPLAINED_AT_END_MAX)))
-        return ((result,) if result.explanations else ()), StatefulBatchLogic.RETAIN
+        lane, results = self._lane, []
+        while lane is not None and self._teller is not None and lane.has_untold:
+            results.append(lane.tell(self._teller, TOLD_AT_ONCE_MAX))
+        if lane is not None and not lane.is_behind:
+            result = lane.explain(list(islice(lane.unexplained, EXPLAINED_AT_END_MAX)))
+            results.extend([result] if result.explanations else [])
+        return results, StatefulBatchLogic.RETAIN
 
     def notify_at(self) -> datetime | None:
         due = [at for at in (self._explains_next, self._refills_next) if at is not None]
+        if self._lane is not None and self._lane.has_untold:
+            due.append(_instant(self._tells_from_ms))
         return min(due, default=None)
 
     def snapshot(self) -> bytes:
@@ -975,6 +1049,8 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
             )
             self._was_behind = making.is_behind
             self._blob = None
+            if making.redis_prefix is not None:
+                self._teller = self._lane.teller(making.redis_prefix)
         return self._lane
 
     def _refilled(self, lane: Lane, now_ms: int) -> Iterable[LaneResult]:
@@ -995,6 +1071,15 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
         self._refilling = not is_last
         self._refills_next = None if is_last else _instant(now_ms + REFILLED_EVERY_MS)
         return [result._replace(refilled=self._refills if is_last else 0)]
+
+    def _told(self, lane: Lane, now_ms: int) -> list[LaneResult]:
+        """What the topic is told in this activation; what is left has waited long enough, too."""
+        if self._teller is None or not lane.has_untold or now_ms < self._tells_from_ms:
+            return []
+        result = lane.tell(self._teller, TOLD_AT_ONCE_MAX)
+        if not lane.has_untold:
+            self._tells_from_ms = now_ms + self._making.tell_ms
+        return [result]
 
     def _due(self, lane: Lane, now_ms: int) -> list[int]:
         """Some SKUs that were not explained within the last second."""
@@ -1034,7 +1119,7 @@ def _count(routed: Iterable[Routed], told: Callable[[int, int], None]) -> None:
 
 
 def _has_content(result: LaneResult) -> bool:
-    return result.woken or any(result[1:_CONTENT_END])
+    return result.woken or bool(result.hashes) or any(result[1:_CONTENT_END])
 
 
 def run_lanes(step_id: str, items: Stream[Item], making: LaneMaking) -> KeyedStream[LaneResult]:

@@ -1185,6 +1185,324 @@ def apply_plain(
     return DONE
 
 
+# What is told of a SKU: its hash in Redis, and its record
+
+
+class Texts(NamedTuple):
+    """Texts by row, in one piece, with their ends behind a first 0."""
+
+    texts: Bytes
+    ends: Ints
+
+
+class Telling(NamedTuple):
+    """What telling needs besides the columns: names as they are written, and what is the same for all SKUs.
+
+    `names` are MessagePack strings, `channels` and `locations` JSON strings, all whole.
+    """
+
+    names: Texts  # of channels
+    channels: Texts
+    locations: Texts
+    prefix: Bytes
+    incarnation: Bytes  # in digits
+    is_behind: int
+    words: Texts
+
+
+WORDS: Final = (
+    "\xac@incarnation", "\xa8@version", "\xa6@as_of", '{"sku":"', '","incarnation":', ',"version":', ',"as_of":"', '","rules":',
+    ',"channels":{', ':{"promised":', ',"sellable":', ',"level":"', '"}', '},"locations":{', ':{"on_hand":',
+    ',"reserved":', ',"allocated":', ',"picked":', ',"quarantined":', ',"in_transit":', ',"incoming":', ',"available":',
+    ',"trust_percent":100,"days_of_cover":', "null}", "}}", "out_of_stock", "low_stock", "in_stock", "}",
+)  # fmt: skip
+(
+    W_INCARNATION, W_VERSION, W_AS_OF, J_SKU, J_INCARNATION, J_VERSION, J_AS_OF, J_RULES, J_CHANNELS, J_PROMISED,
+    J_SELLABLE, J_LEVEL, J_LEVEL_END, J_LOCATIONS, J_ON_HAND, J_RESERVED, J_ALLOCATED, J_PICKED, J_QUARANTINED,
+    J_IN_TRANSIT, J_INCOMING, J_AVAILABLE, J_COVER, J_NULL, J_END, J_OUT, J_LOW, J_IN, J_CLOSE,
+) = range(len(WORDS))  # fmt: skip
+DIGITS_BYTES: Final = 20
+HASH_BYTES_MAX: Final = 512  # of a SKU besides its channels
+RECORD_BYTES_MAX: Final = 512  # of a record besides its channels and locations
+PLACE_BYTES_MAX: Final = 1024  # of a channel or a location
+COVER_MAX: Final = 10**15  # tenths of days; more of them are written otherwise
+
+
+@compiled
+def _put(out: Bytes, at: int, texts: Texts, row: int) -> int:
+    """Writes a text; returns where it ends."""
+    begin = texts.ends[row]
+    length = texts.ends[row + 1] - begin
+    for place in range(length):
+        out[at + place] = texts.texts[begin + place]
+    return at + length
+
+
+@compiled
+def _put_all(out: Bytes, at: int, text: Bytes, begin: int, end: int) -> int:
+    """Writes a piece of a text; returns where it ends."""
+    for place in range(begin, end):
+        out[at + place - begin] = text[place]
+    return at + end - begin
+
+
+@compiled
+def _put_digits(out: Bytes, at: int, value: int) -> int:
+    """Writes a whole number in digits; returns where it ends."""
+    if value < 0:
+        out[at] = MINUS
+        at += 1
+        value = -value
+    digits, rest = 1, value // 10
+    while rest > 0:
+        digits += 1
+        rest //= 10
+    for place in range(at + digits - 1, at - 1, -1):
+        out[place] = ZERO + value % 10
+        value //= 10
+    return at + digits
+
+
+@compiled
+def _put_padded(out: Bytes, at: int, value: int, width: int) -> int:
+    """Writes a number with zeros before it; returns where it ends."""
+    for place in range(at + width - 1, at - 1, -1):
+        out[place] = ZERO + value % 10
+        value //= 10
+    return at + width
+
+
+@compiled
+def _put_time(out: Bytes, at: int, time_ms: int) -> int:
+    """Writes 2026-11-21T09:00:00.123Z (Howard Hinnant, chrono-compatible low-level date algorithms: civil_from_days)."""
+    days = time_ms // DAY_MS + 719_468
+    era = days // 146_097
+    of_era = days - era * 146_097
+    of_era_years = (of_era - of_era // 1460 + of_era // 36_524 - of_era // 146_096) // 365
+    of_year = of_era - (365 * of_era_years + of_era_years // 4 - of_era_years // 100)
+    shifted = (5 * of_year + 2) // 153
+    day = of_year - (153 * shifted + 2) // 5 + 1
+    month = shifted + 3 if shifted < 10 else shifted - 9
+    year = of_era_years + era * 400 + (1 if month <= 2 else 0)
+    of_day = time_ms % DAY_MS
+    at = _put_padded(out, at, year, 4)
+    out[at] = MINUS
+    at = _put_padded(out, at + 1, month, 2)
+    out[at] = MINUS
+    at = _put_padded(out, at + 1, day, 2)
+    out[at] = 0x54
+    at = _put_padded(out, at + 1, of_day // HOUR_MS, 2)
+    out[at] = COLON
+    at = _put_padded(out, at + 1, of_day // 60_000 % 60, 2)
+    out[at] = COLON
+    at = _put_padded(out, at + 1, of_day // 1000 % 60, 2)
+    out[at] = POINT
+    at = _put_padded(out, at + 1, of_day % 1000, 3)
+    out[at] = 0x5A
+    return at + 1
+
+
+@compiled
+def _put_string_head(out: Bytes, at: int, length: int) -> int:
+    """The head of a MessagePack string of less than 256 bytes."""
+    if length < 32:
+        out[at] = 0xA0 | length
+        return at + 1
+    out[at], out[at + 1] = 0xD9, length
+    return at + 2
+
+
+@compiled
+def _put_number_text(out: Bytes, at: int, value: int) -> int:
+    """A number in digits as a MessagePack string."""
+    end = _put_digits(out, at + 1, value)
+    out[at] = 0xA0 | (end - at - 1)
+    return end
+
+
+@compiled
+def write_hash(lane: Lane, telling: Telling, sku: int, out: Bytes, at: int) -> tuple[int, int]:
+    """Writes what Redis is told of `sku`, as `redis_availability.lua` reads it; where it ends, and of how many parts."""
+    names, rules, article = lane.sku_names, lane.rules, lane.skus[sku]
+    begin, end = names.ends[sku], names.ends[sku + 1]
+    at = _put_string_head(out, at, len(telling.prefix) + end - begin)
+    at = _put_all(out, at, telling.prefix, 0, len(telling.prefix))
+    at = _put_all(out, at, names.texts, begin, end)
+    width_at, width = at, 6
+    at += 3
+    at = _put(out, at, telling.words, W_INCARNATION)
+    at = _put_string_head(out, at, len(telling.incarnation))
+    at = _put_all(out, at, telling.incarnation, 0, len(telling.incarnation))
+    at = _put_number_text(out, _put(out, at, telling.words, W_VERSION), article.version)
+    at = _put_number_text(out, _put(out, at, telling.words, W_AS_OF), article.as_of_ms)
+    for place in range(rules.begins[article.classes], rules.begins[article.classes + 1]):
+        if rules.channels[place].shown != 0:
+            channel = rules.channels[place].channel
+            row = _standing_of(lane, sku, channel)
+            if row >= 0:
+                at = _put(out, at, telling.names, channel)
+                at = _put_number_text(out, at, lane.standings[row].promised)
+                width += 2
+    signed = -width if telling.is_behind != 0 else width
+    out[width_at], out[width_at + 1], out[width_at + 2] = 0xD1, (signed >> 8) & 0xFF, signed & 0xFF
+    return at, width + 2
+
+
+@compiled
+def _standing_of(lane: Lane, sku: int, channel: int) -> int:
+    """The row of the standing, −1 where there is none."""
+    slots = lane.standing_pairs.slots
+    return slots[find_pair(slots, lane.standings["sku"], lane.standings["channel"], sku, channel)] - 1
+
+
+@compiled
+def write_hashes(lane: Lane, telling: Telling, skus: Ints32, begin: int, out: Bytes, ends: Ints) -> int:
+    """Writes the SKUs from place `begin` on as one array, as many as fit; how many, and in `ends` the bytes of all."""
+    at, parts, count = 5, 0, 0
+    for place in range(begin, len(skus)):
+        names = lane.sku_names
+        length = names.ends[skus[place] + 1] - names.ends[skus[place]]
+        room = HASH_BYTES_MAX + len(lane.rules.channels) * PLACE_BYTES_MAX
+        if count == len(ends) or at + length + room > len(out):
+            break
+        at, more = write_hash(lane, telling, skus[place], out, at)
+        parts += more
+        count += 1
+    out[0] = 0xDD
+    for place in range(4):
+        out[1 + place] = (parts >> (24 - 8 * place)) & 0xFF
+    ends[0] = at
+    return count
+
+
+@compiled
+def bits_of(value: int) -> int:
+    """How many bits are 1."""
+    count = 0
+    while value != 0:
+        value &= value - 1
+        count += 1
+    return count
+
+
+@compiled
+def _days_in_stock(positions: Records, row: int, day: int) -> int:
+    """Bit k: something was available k + 1 days before `day`; after the last change it is as now."""
+    later, known = day - 1 - positions[row].stock_day, np.int64(positions[row].stock_days)
+    if later <= 0:
+        return (known >> min(-later, 62)) & (STOCK_DAYS_MASK >> 1)
+    kept = known << later if later < DAYS else 0
+    filled = (1 << min(later, DAYS)) - 1 if available_of(positions, row) > 0 else 0
+    return (kept | filled) & (STOCK_DAYS_MASK >> 1)
+
+
+@compiled
+def _cover_tenths(positions: Records, demand: WindowColumns, row: int, day: int) -> int:
+    """Days that what is available lasts, in tenths, rounded down; ABSENT where nothing sells."""
+    place = demand.rows[row] - 1 if row < len(demand.rows) else ABSENT
+    if place < 0:
+        return ABSENT
+    newest, units, sold = demand.columns[place].day, 0, 0
+    for at in range(max(day - DAYS + 1, newest - DAYS + 1), min(day - 1, newest) + 1):
+        here = np.int64(demand.days[place * DAYS + at % DAYS])
+        if here > 0:
+            units += here
+            sold |= 1 << (day - 1 - at)
+    if units == 0:
+        return ABSENT
+    days = bits_of(_days_in_stock(positions, row, day) | sold)
+    return max(0, available_of(positions, row)) * days * 10 // units
+
+
+@compiled
+def _put_location(lane: Lane, telling: Telling, row: int, day: int, out: Bytes, at: int) -> int:
+    """Writes one position of a record; ABSENT where a number would be written otherwise."""
+    held, words = lane.positions[row], telling.words
+    at = _put(out, at, telling.locations, held.location)
+    at = _put_digits(out, _put(out, at, words, J_ON_HAND), held.on_hand)
+    at = _put_digits(out, _put(out, at, words, J_RESERVED), held.reserved)
+    at = _put_digits(out, _put(out, at, words, J_ALLOCATED), held.allocated)
+    at = _put_digits(out, _put(out, at, words, J_PICKED), held.picked)
+    at = _put_digits(out, _put(out, at, words, J_QUARANTINED), held.quarantined)
+    at = _put_digits(out, _put(out, at, words, J_IN_TRANSIT), held.in_transit)
+    at = _put_digits(out, _put(out, at, words, J_INCOMING), held.incoming)
+    at = _put_digits(out, _put(out, at, words, J_AVAILABLE), available_of(lane.positions, row))
+    at = _put(out, at, words, J_COVER)
+    tenths = _cover_tenths(lane.positions, lane.demand, row, day)
+    if tenths == ABSENT:
+        return _put(out, at, words, J_NULL)
+    if tenths >= COVER_MAX:
+        return ABSENT
+    at = _put_digits(out, at, tenths // 10)
+    out[at] = POINT
+    out[at + 1] = ZERO + tenths % 10
+    return _put(out, at + 2, words, J_CLOSE)
+
+
+@compiled
+def write_record(lane: Lane, telling: Telling, sku: int, out: Bytes, at: int) -> int:
+    """Writes the record of `sku` as `schemas.topics.AVAILABILITY` encodes it; where it ends, ABSENT where it cannot."""
+    names, rules, article, words = lane.sku_names, lane.rules, lane.skus[sku], telling.words
+    at = _put(out, at, words, J_SKU)
+    for place in range(names.ends[sku], names.ends[sku + 1]):
+        character = names.texts[place]
+        if character < BLANK or character >= DELETE or character == QUOTE or character == BACKSLASH:
+            return ABSENT
+        out[at] = character
+        at += 1
+    at = _put(out, at, words, J_INCARNATION)
+    at = _put_all(out, at, telling.incarnation, 0, len(telling.incarnation))
+    at = _put_digits(out, _put(out, at, words, J_VERSION), article.version)
+    at = _put_time(out, _put(out, at, words, J_AS_OF), article.as_of_ms)
+    at = _put_digits(out, _put(out, at, words, J_RULES), article.generation)
+    at = _put(out, at, words, J_CHANNELS)
+    first = at
+    for place in range(rules.begins[article.classes], rules.begins[article.classes + 1]):
+        if rules.channels[place].shown == 0:
+            continue
+        channel = rules.channels[place].channel
+        row = _standing_of(lane, sku, channel)
+        if row < 0:
+            continue
+        if at != first:
+            out[at] = COMMA
+            at += 1
+        standing = lane.standings[row]
+        at = _put(out, at, telling.channels, channel)
+        at = _put_digits(out, _put(out, at, words, J_PROMISED), standing.promised)
+        at = _put_digits(out, _put(out, at, words, J_SELLABLE), standing.sellable)
+        at = _put(out, _put(out, at, words, J_LEVEL), words, J_OUT + standing.level)
+        at = _put(out, at, words, J_LEVEL_END)
+    at = _put(out, at, words, J_LOCATIONS)
+    first, next_ = at, lane.position_pairs.firsts[sku]
+    while next_ != 0:
+        if at + PLACE_BYTES_MAX > len(out):
+            return ABSENT
+        if at != first:
+            out[at] = COMMA
+            at += 1
+        at = _put_location(lane, telling, next_ - 1, article.seen_ms // DAY_MS, out, at)
+        if at == ABSENT:
+            return ABSENT
+        next_ = lane.position_pairs.nexts[next_ - 1]
+    return _put(out, at, words, J_END)
+
+
+@compiled
+def write_records(lane: Lane, telling: Telling, skus: Ints32, begin: int, out: Bytes, ends: Ints) -> int:
+    """Writes the records of SKUs from place `begin` on, as many as fit; `ends` (ABSENT: it cannot be written here)."""
+    at, count, channels = 0, 0, len(lane.rules.channels)
+    for place in range(begin, len(skus)):
+        if count == len(ends) or at + RECORD_BYTES_MAX + (channels + 8) * PLACE_BYTES_MAX > len(out):
+            break
+        end = write_record(lane, telling, skus[place], out, at)
+        ends[count] = end
+        if end != ABSENT:
+            at = end
+        count += 1
+    return count
+
+
 # What is done now and then with whole columns
 
 

@@ -124,6 +124,11 @@ class PlainPath:
             list(_crossings(messages, scratch.told, int(counts[CROSSED]))),
         )
 
+    @property
+    def lane(self) -> plain.Lane:
+        """The memory of all columns as it is now."""
+        return self._columns()
+
     def make_room(self, messages: int) -> None:
         """Room for what this many messages may add, or for some of it."""
         stock, rows = self._stock, max(ROOM_ROWS, min(messages, TOUCHED_MAX))

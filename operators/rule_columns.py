@@ -7,6 +7,7 @@ import numpy as np
 from operators.columns import Array, IndexedNames, Names, record_of
 from operators.plain import ABSENT, NO_CAP, NO_LEVEL, RuleColumns
 from operators.rules import DYNAMIC, SkuRules
+from schemas.rules import ACCOUNT_SEPARATOR
 
 _OF_CHANNEL: Final = (
     "share_percent", "safety_units", "safety_percent", "low_stock_at", "recovered_at", "backorder_units",
@@ -16,6 +17,7 @@ CHANNEL: Final = record_of(
     [
         *((name, np.int64) for name in (*_OF_CHANNEL[:-2], "cap_units")),
         ("channel", np.int32),
+        ("shown", np.int8),
         *((name, np.int8) for name in _OF_CHANNEL[-2:]),
     ]
 )
@@ -74,6 +76,11 @@ class PlainRules:
         sizes = [len(resolved.channels) for resolved in self._of_class]
         channels = np.zeros(len(rules), CHANNEL)
         channels["channel"] = [self._channels.add(rule.name) for rule in rules]
+        channels["shown"] = [
+            ACCOUNT_SEPARATOR not in rule.name or rule.name in resolved.named
+            for resolved in self._of_class
+            for rule in resolved.channels
+        ]
         channels["cap_units"] = [NO_CAP if rule.cap_units is None else rule.cap_units for rule in rules]
         for name in _OF_CHANNEL:
             channels[name] = [getattr(rule, name) for rule in rules]

@@ -451,6 +451,11 @@ class Stock:
         """The name of the standing's channel."""
         return self._channels[self._standings.cells["channel"][standing]]
 
+    @property
+    def channels(self) -> Names:
+        """The channels that are known, by row."""
+        return self._channels
+
     def tables(self) -> tuple[Columns, Pairs, Columns, Pairs]:
         """Positions and standings, each with the table of its pairs, for compiled loops."""
         return self.positions, self._position_rows, self._standings, self._standing_rows

@@ -17,6 +17,11 @@ class Trust:
         """What is less than trusted in `origin`; None where everything is trusted."""
         return self._by_origin.get(origin)
 
+    @property
+    def is_doubting(self) -> bool:
+        """Whether any origin trusts a location less than wholly."""
+        return bool(self._by_origin)
+
     def tell(self, origin: int, location: str, percent: int) -> int:
         """`origin` was told to trust `location` by `percent`; returns what held before."""
         trusts = self._by_origin.setdefault(origin, {})

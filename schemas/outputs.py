@@ -1,5 +1,6 @@
 """Records that leave the flow: their fields, their ids, and the CloudEvents that carry them."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -339,6 +340,24 @@ def cloud_event_headers(
     return headers
 
 
+class Encoded(NamedTuple):
+    """A record as it stands on its topic: key and value, with the id and time that its headers tell."""
+
+    key: bytes
+    id: str
+    time: str
+    value: bytes
+    traceparent: str | None = None
+
+
+class HashCall(NamedTuple):
+    """One call of the script that writes hashes of SKUs to Redis: how many, of which state, and its argument."""
+
+    skus: int
+    incarnation: int
+    argument: bytes
+
+
 class LaneResult(NamedTuple):
     """What one activation of a lane leaves behind: records for each sink, marks passed on, and what was counted."""
 
@@ -361,3 +380,10 @@ class LaneResult(NamedTuple):
     is_refill: bool = False  # what Redis has lost; nobody else is told again
     refilled: int = 0  # the refill of Redis that this lane has completed with this result
     is_behind: bool = False  # readers may have seen newer: a Redis that holds nothing of it is not given this
+    hashes: Sequence[HashCall] = ()  # availability that is ready for Redis
+    told: Sequence[Encoded] = ()  # availability that is ready for its topic
+
+    @property
+    def changed(self) -> list[Availability | Encoded]:
+        """All that the availability topic is told."""
+        return [*self.availability, *self.told]

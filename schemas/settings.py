@@ -52,10 +52,14 @@ class InputSettings(Section, frozen=True):
 
 
 class OutputSettings(Section, frozen=True):
-    """Where records go besides Redis: Kafka topics, or one JSONL file per topic in the directory `path`."""
+    """Where records go besides Redis: Kafka topics, or one JSONL file per topic in the directory `path`.
+
+    The availability topic is told of a SKU at most once in `availability_seconds`; Redis never waits for that.
+    """
 
     kind: Literal["kafka", "jsonl", "none"] = "kafka"
     path: str = "out"
+    availability_seconds: Annotated[float, msgspec.Meta(ge=0, le=60)] = 1.0
 
 
 class RulesSettings(Section, frozen=True):

@@ -8,6 +8,7 @@ from typing import Generic
 
 from bytewax.outputs import StatefulSinkPartition
 
+from schemas.outputs import Encoded
 from schemas.topics import Topic
 from sinks.slots import SLOTS, RecordT, SinkError, SlottedSink
 
@@ -43,7 +44,11 @@ class _Slot(StatefulSinkPartition[list[RecordT], int], Generic[RecordT]):
         file.slots_open.add(name)
 
     def write_batch(self, values: list[list[RecordT]]) -> None:
-        self._file.append(b"".join(self._encode(record) + b"\n" for records in values for record in records))
+        self._file.append(b"".join(self._line(record) for records in values for record in records))
+
+    def _line(self, record: RecordT) -> bytes:
+        value = record.value if isinstance(record, Encoded) else self._encode(record)
+        return value + b"\n"
 
     def snapshot(self) -> int:
         return self._file.sync()

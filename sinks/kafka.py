@@ -12,6 +12,7 @@ from schemas.outputs import (
     AnyRecord,
     Availability,
     Divergence,
+    Encoded,
     Replenishment,
     ShadowDifference,
     cloud_event_headers,
@@ -251,6 +252,10 @@ class _Slot(StatefulSinkPartition[list[RecordT], None], Generic[RecordT]):
         topic, produce = self._topic, self._output.produce
         for records in values:
             for record in records:
+                if isinstance(record, Encoded):
+                    headers = cloud_event_headers(topic.event_type, record.id, record.time, record.traceparent)
+                    produce(topic.name, record.value, record.key, headers)
+                    continue
                 event = event_of(record)
                 headers = cloud_event_headers(topic.event_type, event.id, event.time, event.traceparent)
                 produce(topic.name, topic.encode(record), key_of(record), headers)

@@ -178,7 +178,9 @@ class _Writer:
         self._learn(results)
         self._claim()
         for skus, texts in calls_of(self._prefix, results):
-            self._send(skus, texts)
+            self._servers.send("availability", texts, self._counting(skus))
+        for call in [call for result in results for call in result.hashes]:
+            self._servers.send_packed("availability", call.argument, self._counting(call.skus))
         self._send_explanations([explanation for result in results for explanation in result.explanations])
         self._send_rules([held for result in results for held in result.rules])
         for result in results:
@@ -249,12 +251,14 @@ class _Writer:
     def _sentinels(self) -> list[Sentinel]:
         return [sentinel for sentinel in self._slots.values() if sentinel]
 
-    def _send(self, skus: int, texts: list[str | int]) -> None:
+    def _counting(self, skus: int) -> Callable[[int], None]:
+        """What is done with the answer to a call that holds this many SKUs."""
+
         def answered(written: int) -> None:
             self.written += written
             self.refused += skus - written
 
-        self._servers.send("availability", texts, answered)
+        return answered
 
     def _send_explanations(self, explanations: list[Explanation]) -> None:
         for start in range(0, len(explanations), EXPLANATIONS_PER_CALL_MAX):
@@ -282,7 +286,8 @@ class _Writer:
     def _learn(self, results: list[LaneResult]) -> None:
         of_skus = (result.availability[0].incarnation for result in results if result.availability)
         of_rules = (result.rules[0].incarnation for result in results if result.rules)
-        self._incarnation = max((self._incarnation, *of_skus, *of_rules))
+        of_calls = (result.hashes[0].incarnation for result in results if result.hashes)
+        self._incarnation = max((self._incarnation, *of_skus, *of_rules, *of_calls))
 
     def _claim(self) -> None:
         """Tell Redis of a new incarnation ahead of its first write, so that the next state draws a greater one."""

@@ -27,6 +27,7 @@ TAGS_MAX: Final = 300_000  # looked at for a key on each server; one that has a 
 
 _TAGGED = re.compile(r"\{[^}]+\}")
 _pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(list[str | int]).decode
 
 Text = str | int
 
@@ -68,6 +69,13 @@ class RedisServers:
             self._only.send(script, _pack(texts), answered)
         else:
             self._cluster.send(script, texts, answered)
+
+    def send_packed(self, script: str, argument: bytes, answered: Callable[[int], None]) -> None:
+        """As `send`, with the texts packed beforehand."""
+        if self._cluster is None:
+            self._only.send(script, argument, answered)
+        else:
+            self._cluster.send(script, _unpack(argument), answered)
 
     def read_ready(self) -> None:
         """Take the answers that are there, without waiting."""

@@ -1,0 +1,97 @@
+"""Telling: what Redis and the availability topic are told of plain SKUs, written by compiled loops."""
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from operators.columns import Array, Names
+from operators.plain import ABSENT, WORDS, Lane, Telling, Texts, write_hashes, write_records
+from operators.stock import Stock
+from schemas.outputs import Encoded, HashCall
+from schemas.times import format_ms
+
+SKUS_PER_CALL_MAX: Final = 128  # a reader behind one call still gets its answer within a millisecond
+RECORDS_AT_ONCE_MAX: Final = 1024
+OUT_BYTES: Final = 1 << 20
+_json = msgspec.json.Encoder().encode
+_msgpack = msgspec.msgpack.Encoder().encode
+
+
+class Teller:
+    """Writes hashes for Redis, under keys that begin with `prefix`, and records, as the row-wise functions would."""
+
+    def __init__(self, stock: Stock, channels: Names, incarnation: int, prefix: str) -> None:
+        self._stock = stock
+        self._channels = channels
+        self._incarnation = incarnation
+        self._prefix = np.frombuffer(prefix.encode() or b"", np.uint8)
+        self._telling: Telling | None = None
+        self._known = (-1, -1, False)
+
+    def hashes(self, lane: Lane, skus: Array, *, is_behind: bool) -> list[HashCall]:
+        """Calls of `redis_availability.lua` for the SKUs of these rows."""
+        telling = self._as_of_now(is_behind=is_behind)
+        calls, begin = [], 0
+        while begin < len(skus):
+            count = write_hashes(lane, telling, skus, begin, _OUT, _ENDS[:SKUS_PER_CALL_MAX])
+            if not count:
+                raise ValueError(f"the hash of SKU {self._stock.names[int(skus[begin])]!r} does not fit into a call")
+            calls.append(HashCall(count, self._incarnation, _OUT[: _ENDS[0]].tobytes()))
+            begin += count
+        return calls
+
+    def records(self, lane: Lane, skus: Array) -> tuple[list[Encoded], list[int]]:
+        """The records of the SKUs of these rows, and the rows whose records cannot be written here."""
+        telling = self._as_of_now(is_behind=False)
+        told: list[Encoded] = []
+        left: list[int] = []
+        begin = 0
+        while begin < len(skus):
+            count = write_records(lane, telling, skus, begin, _OUT, _ENDS)
+            if not count:
+                return told, [*left, *skus[begin:].tolist()]
+            self._collect(skus[begin : begin + count].tolist(), _ENDS[:count].tolist(), told, left)
+            begin += count
+        return told, left
+
+    def _collect(self, skus: list[int], ends: list[int], told: list[Encoded], left: list[int]) -> None:
+        cells, names = self._stock.skus.cells, self._stock.names
+        versions, times, at, text = cells["version"], cells["as_of_ms"], 0, _OUT.data
+        for sku, end in zip(skus, ends, strict=True):
+            if end == ABSENT:
+                left.append(sku)
+                continue
+            name = names[sku]
+            id_ = f"{name}:{versions[sku]}"
+            told.append(Encoded(name.encode(), id_, format_ms(times[sku]), text[at:end].tobytes()))
+            at = end
+
+    def _as_of_now(self, *, is_behind: bool) -> Telling:
+        channels, locations = self._channels, self._stock.locations
+        known = (len(channels), len(locations), is_behind)
+        if self._telling is None or known != self._known:
+            self._known = known
+            self._telling = Telling(
+                _texts(map(_msgpack, channels)),
+                _texts(map(_json, channels)),
+                _texts(map(_json, locations)),
+                self._prefix,
+                np.frombuffer(str(self._incarnation).encode(), np.uint8),
+                int(is_behind),
+                _WORDS,
+            )
+        return self._telling
+
+
+def _texts(pieces: Iterable[bytes]) -> Texts:
+    known = list(pieces)
+    ends = np.zeros(len(known) + 1, np.int64)
+    ends[1:] = np.cumsum([len(piece) for piece in known])
+    return Texts(np.frombuffer(b"".join(known) or b"\0", np.uint8), ends)
+
+
+_WORDS: Final = _texts(word.encode("latin-1") for word in WORDS)
+_OUT: Final = np.zeros(OUT_BYTES, np.uint8)  # one for all lanes of a process, which take turns
+_ENDS: Final = np.zeros(RECORDS_AT_ONCE_MAX, np.int64)
