@@ -11,32 +11,22 @@ from bytewax.outputs import Sink
 
 from operators.lane import LaneMaking, run_lanes
 from operators.route import Item
-from schemas.outputs import (
-    Availability,
-    DeadLetter,
-    Divergence,
-    Encoded,
-    LaneResult,
-    Replenishment,
-    Reservation,
-    ShadowDifference,
-    Threshold,
-)
+from schemas.outputs import LaneResult
 
 RecordT = TypeVar("RecordT")
 
 
 class Sinks(NamedTuple):
-    """Where results go; every item is keyed by its lane's number as text."""
+    """Where results go; every item is keyed by its lane's number as text. Records come as such, or encoded."""
 
     redis: Sink[tuple[str, LaneResult]]
-    availability: Sink[tuple[str, list[Availability | Encoded]]]
-    thresholds: Sink[tuple[str, list[Threshold]]]
-    divergences: Sink[tuple[str, list[Divergence]]]
-    reservations: Sink[tuple[str, list[Reservation]]]
-    replenishments: Sink[tuple[str, list[Replenishment]]]
-    shadow: Sink[tuple[str, list[ShadowDifference]]]
-    dead_letters: Sink[tuple[str, list[DeadLetter]]]
+    availability: Sink[tuple[str, list[Any]]]
+    thresholds: Sink[tuple[str, list[Any]]]
+    divergences: Sink[tuple[str, list[Any]]]
+    reservations: Sink[tuple[str, list[Any]]]
+    replenishments: Sink[tuple[str, list[Any]]]
+    shadow: Sink[tuple[str, list[Any]]]
+    dead_letters: Sink[tuple[str, list[Any]]]
 
 
 def availability_flow(movements: Source[Item], sinks: Sinks, making: LaneMaking) -> Dataflow:

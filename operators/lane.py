@@ -247,23 +247,24 @@ class Lane:
         if self._trust.is_doubting or not skus:
             return rows[:0]
         table = self._stock.skus
-        return rows[(table["classes"][rows] >= 0) & (table["special"][rows] == 0)]
+        is_plain: Array = (table["classes"][rows] >= 0) & (table["special"][rows] == 0)
+        return cast("Array", rows[is_plain])
 
     @property
     def has_untold(self) -> bool:
         """Whether `tell` has anything to tell."""
         return bool(self._untold)
 
-    def tell(self, teller: Teller, skus_max: int) -> LaneResult:
-        """The records of plain SKUs that have changed since they were told last, those that wait longest first."""
-        skus = [sku for sku in islice(self._untold, skus_max)]
+    def tell(self, teller: Teller, skus_max: int) -> tuple[LaneResult, bool]:
+        """Records of plain SKUs that have changed since they were told last, oldest first; whether these are all."""
+        skus = list(islice(self._untold, skus_max))
         for sku in skus:
             del self._untold[sku]
         plain = self._plain_of(skus)
         told, left = teller.records(self._plain.lane, plain) if len(plain) else ([], [])
         left += sorted(set(skus).difference(plain.tolist()))
         rest = [self._availability(sku) for sku in left if sku not in self._pending]
-        return _nothing(self.number)._replace(told=[*told, *map(_encoded, rest)])
+        return _nothing(self.number)._replace(told=[*told, *map(_encoded, rest)]), not self._untold
 
     def _caught_up(self, told: CaughtUp) -> None:
         """With the last part that has caught up, all is known again that was ever shown."""
@@ -1010,7 +1011,7 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
         self._hooks.beat()
         lane, results = self._lane, []
         while lane is not None and self._teller is not None and lane.has_untold:
-            results.append(lane.tell(self._teller, TOLD_AT_ONCE_MAX))
+            results.append(lane.tell(self._teller, TOLD_AT_ONCE_MAX)[0])
         if lane is not None and not lane.is_behind:
             result = lane.explain(list(islice(lane.unexplained, EXPLAINED_AT_END_MAX)))
             results.extend([result] if result.explanations else [])
@@ -1076,8 +1077,8 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
         """What the topic is told in this activation; what is left has waited long enough, too."""
         if self._teller is None or not lane.has_untold or now_ms < self._tells_from_ms:
             return []
-        result = lane.tell(self._teller, TOLD_AT_ONCE_MAX)
-        if not lane.has_untold:
+        result, is_all = lane.tell(self._teller, TOLD_AT_ONCE_MAX)
+        if is_all:
             self._tells_from_ms = now_ms + self._making.tell_ms
         return [result]
 

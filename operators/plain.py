@@ -1211,10 +1211,11 @@ class Telling(NamedTuple):
 
 
 WORDS: Final = (
-    "\xac@incarnation", "\xa8@version", "\xa6@as_of", '{"sku":"', '","incarnation":', ',"version":', ',"as_of":"', '","rules":',
-    ',"channels":{', ':{"promised":', ',"sellable":', ',"level":"', '"}', '},"locations":{', ':{"on_hand":',
-    ',"reserved":', ',"allocated":', ',"picked":', ',"quarantined":', ',"in_transit":', ',"incoming":', ',"available":',
-    ',"trust_percent":100,"days_of_cover":', "null}", "}}", "out_of_stock", "low_stock", "in_stock", "}",
+    "\xac@incarnation", "\xa8@version", "\xa6@as_of", '{"sku":"', '","incarnation":', ',"version":', ',"as_of":"',
+    '","rules":', ',"channels":{', ':{"promised":', ',"sellable":', ',"level":"', '"}', '},"locations":{',
+    ':{"on_hand":', ',"reserved":', ',"allocated":', ',"picked":', ',"quarantined":', ',"in_transit":', ',"incoming":',
+    ',"available":', ',"trust_percent":100,"days_of_cover":', "null}", "}}", "out_of_stock", "low_stock", "in_stock",
+    "}",
 )  # fmt: skip
 (
     W_INCARNATION, W_VERSION, W_AS_OF, J_SKU, J_INCARNATION, J_VERSION, J_AS_OF, J_RULES, J_CHANNELS, J_PROMISED,
@@ -1274,7 +1275,7 @@ def _put_padded(out: Bytes, at: int, value: int, width: int) -> int:
 
 @compiled
 def _put_time(out: Bytes, at: int, time_ms: int) -> int:
-    """Writes 2026-11-21T09:00:00.123Z (Howard Hinnant, chrono-compatible low-level date algorithms: civil_from_days)."""
+    """Writes 2026-11-21T09:00:00.123Z (Hinnant, chrono-compatible low-level date algorithms: civil_from_days)."""
     days = time_ms // DAY_MS + 719_468
     era = days // 146_097
     of_era = days - era * 146_097
@@ -1322,7 +1323,7 @@ def _put_number_text(out: Bytes, at: int, value: int) -> int:
 
 @compiled
 def write_hash(lane: Lane, telling: Telling, sku: int, out: Bytes, at: int) -> tuple[int, int]:
-    """Writes what Redis is told of `sku`, as `redis_availability.lua` reads it; where it ends, and of how many parts."""
+    """Writes what Redis is told of `sku`, as `redis_availability.lua` reads it; where it ends, and its parts."""
     names, rules, article = lane.sku_names, lane.rules, lane.skus[sku]
     begin, end = names.ends[sku], names.ends[sku + 1]
     at = _put_string_head(out, at, len(telling.prefix) + end - begin)
@@ -1446,7 +1447,7 @@ def write_record(lane: Lane, telling: Telling, sku: int, out: Bytes, at: int) ->
     at = _put(out, at, words, J_SKU)
     for place in range(names.ends[sku], names.ends[sku + 1]):
         character = names.texts[place]
-        if character < BLANK or character >= DELETE or character == QUOTE or character == BACKSLASH:
+        if character < BLANK or character >= DELETE or character in (QUOTE, BACKSLASH):
             return ABSENT
         out[at] = character
         at += 1

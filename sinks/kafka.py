@@ -220,7 +220,7 @@ class KafkaOutput:
         return _kind_of(error)(f"Kafka at {self._bootstrap_servers} {what}: {_said(error)}")
 
 
-class KafkaSink(SlottedSink[list[RecordT], None], Generic[RecordT]):
+class KafkaSink(SlottedSink[list[RecordT | Encoded], None], Generic[RecordT]):
     """Writes lists of records to one topic under their keys, with CloudEvents headers.
 
     `snapshot` waits for all acknowledgements. SinkError, in one line, where the topic is missing at the start or a
@@ -241,14 +241,14 @@ class KafkaSink(SlottedSink[list[RecordT], None], Generic[RecordT]):
         return _Slot(self._output, self._topic)
 
 
-class _Slot(StatefulSinkPartition[list[RecordT], None], Generic[RecordT]):
+class _Slot(StatefulSinkPartition[list[RecordT | Encoded], None], Generic[RecordT]):
     """Needs no `close`: after a snapshot nothing is left, and without one the records will be computed again."""
 
     def __init__(self, output: KafkaOutput, topic: Topic[RecordT, RecordT]) -> None:
         self._output = output
         self._topic = topic
 
-    def write_batch(self, values: list[list[RecordT]]) -> None:
+    def write_batch(self, values: list[list[RecordT | Encoded]]) -> None:
         topic, produce = self._topic, self._output.produce
         for records in values:
             for record in records:

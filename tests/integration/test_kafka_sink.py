@@ -24,6 +24,7 @@ from schemas.outputs import (
     ChannelAvailability,
     DeadLetter,
     Divergence,
+    Encoded,
     Replenishment,
     ShadowDifference,
     ShadowOffer,
@@ -359,7 +360,7 @@ def test_a_flow_ends_with_the_error_of_its_sink(kafka: KafkaBroker, topic: MakeT
     """Bytewax hands the error on as the cause of its own."""
     name = topic(1, {"max.message.bytes": "500"})
     flow = Dataflow("availability")
-    records = [("0", [availability("SKU-1", channels=100)])]
+    records: list[tuple[str, list[Availability | Encoded]]] = [("0", [availability("SKU-1", channels=100)])]
     sink = KafkaOutput(kafka.bootstrap_servers, {"compression.type": "none"}).sink(named(AVAILABILITY, name))
     op.output("kafka", op.input("records", flow, TestingSource(records)), sink)
     with pytest.raises(BytewaxRuntimeError) as caught:

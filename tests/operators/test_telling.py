@@ -1,0 +1,100 @@
+"""What compiled loops write of a SKU is, byte for byte, what the row-wise functions and the sinks make of it."""
+
+from itertools import pairwise
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from operators.lane import Lane, LaneSettings
+from operators.rules import RuleBook
+from schemas.batches import Batch
+from schemas.outputs import Availability, LaneResult
+from schemas.rules import LocationRules, Rules
+from schemas.topics import AVAILABILITY
+from sinks.redis_availability import calls_of
+from tests.lane_runs import batch_of
+from tests.movement_strategies import AS_OF_MS, DEDUPE_MS, Logs, all_rules, long_logs, origin
+
+pytestmark = pytest.mark.timeout(3600)  # finding the smallest counterexample takes its time
+SETTINGS = LaneSettings(1, 1_763_800_000, DEDUPE_MS, AS_OF_MS)
+PREFIX = "avail:"
+
+
+def texts_in(result: LaneResult) -> list[str | int]:
+    """What all calls of a result hold, one text after the other."""
+    return [text for call in result.hashes for text in msgspec.msgpack.decode(call.argument)]
+
+
+def texts_of(records: list[Availability]) -> list[str | int]:
+    """What the sink would send of these."""
+    result = LaneResult(0, records, [], [], [], [], [], [], [], [], [], 0, 0, 0)
+    return [text for _, texts in calls_of(PREFIX, [result]) for text in texts]
+
+
+@settings(max_examples=30)  # each is hundreds of movements, told twice
+@given(long_logs(), all_rules(), st.lists(st.integers(1, 400), max_size=6))
+def test_what_is_told_is_what_would_be_told_row_by_row(logs: Logs, rules: Rules, cuts: list[int]) -> None:
+    """Numbers, names, times and cover of days, however the log is cut."""
+    plain, teller_of = (Lane(0, RuleBook(rules), SETTINGS) for _ in range(2))
+    teller = teller_of.teller(PREFIX)
+    for log in logs:
+        for begin, end in pairwise([0, *sorted(cut for cut in cuts if cut < len(log)), len(log)]):
+            if begin == end:
+                continue
+            batch = batch_of(log[begin:end])
+            wanted = {record.sku: record for record in plain.apply([batch]).availability}
+            result = teller_of.apply([batch], teller=teller)
+            row_wise = {record.sku for record in result.availability}
+            assert {sku: wanted[sku] for sku in row_wise} == {record.sku: record for record in result.availability}
+            rest = [record for sku, record in wanted.items() if sku not in row_wise]
+            assert texts_in(result) == texts_of(rest)
+            told, is_all = teller_of.tell(teller, 1000)
+            assert is_all
+            values = {record.key.decode(): (record.id, record.time, record.value) for record in told.told}
+            assert values == {
+                record.sku: (f"{record.sku}:{record.version}", record.as_of, AVAILABILITY.encode(record))
+                for record in rest
+            }
+
+
+def shipped(number: int, sku: str, location: str, day: int) -> bytes:
+    """One sale, so that there is demand."""
+    return (
+        f'{{"id":"{number}","source":"s","kind":"shipped","sku":{msgspec.json.encode(sku).decode()},'
+        f'"location":{msgspec.json.encode(location).decode()},"quantity":3,"time":"2026-11-{day:02}T10:00:00Z"}}'
+    ).encode()
+
+
+def batch_for(sku: str, payloads: list[bytes | None]) -> Batch:
+    """All of them in one log, from its beginning."""
+    count = len(payloads)
+    return Batch(origin(0), list(range(count)), [-1] * count, [sku.encode()] * count, payloads)
+
+
+@pytest.mark.parametrize("name", ["A", 'with "quotes"', "back\\slash", "Grüße", "x" * 128])
+def test_names_are_told_as_they_are(name: str) -> None:
+    """SKUs and locations with characters that JSON escapes, or none that ASCII knows, days of cover among them."""
+    lane = Lane(0, RuleBook(Rules(locations={name: LocationRules()})), SETTINGS)
+    whole = Lane(0, RuleBook(Rules(locations={name: LocationRules()})), SETTINGS)
+    teller = lane.teller(PREFIX)
+    payloads: list[bytes | None] = [shipped(number, name, name, 1 + number // 2) for number in range(40)]
+    batch = batch_for(name, payloads)
+    (record,) = whole.apply([batch]).availability
+    result = lane.apply([batch], teller=teller)
+    assert [*texts_in(result), *texts_of(result.availability)] == texts_of([record])
+    told = [entry.value for entry in lane.tell(teller, 10)[0].told] or [AVAILABILITY.encode(result.availability[0])]
+    assert told == [AVAILABILITY.encode(record)]
+    assert record.locations[name].days_of_cover is not None
+
+
+def test_what_was_not_told_yet_is_told_after_a_restart() -> None:
+    """A snapshot between a change and the next time for the topic."""
+    lane = Lane(0, RuleBook(Rules()), SETTINGS)
+    payloads: list[bytes | None] = [shipped(number, "A", "east", 1) for number in range(40)]
+    lane.apply([batch_for("A", payloads)], teller=lane.teller(PREFIX))
+    again = Lane.restore(0, lane.snapshot(), RuleBook(Rules()), SETTINGS)
+    told, _ = again.tell(again.teller(PREFIX), 10)
+    assert [record.id for record in told.told] == ["A:39"]
+    assert not again.has_untold
