@@ -105,7 +105,6 @@ class Timing:
 
 def drain(config: LoadConfig, seed: int, runs: int) -> Iterator[DrainRun]:
     """Measures `runs` drains of the same backlog, each with a fresh group, fresh topics out and an empty Redis."""
-    dataset = "uniform" if config.zipf_exponent == 0 else f"zipf {config.zipf_exponent}"
     messages = list(movements(config, Random(seed)))  # repeatable on purpose
     expected = expectation(messages)
     with ExitStack() as stack:
@@ -119,7 +118,7 @@ def drain(config: LoadConfig, seed: int, runs: int) -> Iterator[DrainRun]:
             ends = [key.decode() for _, key, _ in end_markers(config)]
             timing = run_onhand(kafka.bootstrap_servers, redis_server.url, ends, f"drain-{number}")
             outcome = read_outcome(kafka.bootstrap_servers, redis_server.url)
-            yield judge(dataset, len(messages), timing, outcome, expected, started_at)
+            yield judge(config.dataset, len(messages), timing, outcome, expected, started_at)
 
 
 def expectation(messages: Sequence[Raw]) -> Oracle:
