@@ -9,13 +9,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import psutil
@@ -36,6 +36,7 @@ READ_SECONDS_MAX: Final = 60.0
 PRODUCER_QUEUE_MESSAGES: Final = 200_000
 HOUR_MS: Final = 3_600_000
 MEBIBYTE: Final = 1 << 20
+REDIS_OPTIONS: Final = {"maxmemory-policy": "noeviction"}  # and an append-only file
 
 Raw = tuple[int, bytes, bytes]  # partition, key, payload
 
@@ -60,6 +61,16 @@ class DrainRun(msgspec.Struct):
     processes: int
     versions: dict[str, str]
     started_at: str
+
+
+class Addresses(NamedTuple):
+    """Where a run's servers are."""
+
+    bootstrap_servers: str
+    redis_url: str
+
+
+FreshServers = Callable[[int], AbstractContextManager[Addresses]]  # of as many partitions
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +120,7 @@ def drain(config: LoadConfig, seed: int, runs: int) -> Iterator[DrainRun]:
     expected = expectation(messages)
     with ExitStack() as stack:
         kafka = stack.enter_context(KafkaBroker())
-        redis_server = stack.enter_context(RedisServer({"maxmemory-policy": "noeviction"}))
+        redis_server = stack.enter_context(RedisServer(REDIS_OPTIONS))
         create_topics(kafka.bootstrap_servers, config.partitions)
         produce(kafka.bootstrap_servers, messages)
         for number in range(runs):
@@ -159,15 +170,32 @@ def _create(admin: AdminClient, topics: Iterable[Topic[Any, Any]], partitions: i
 
 def renew_outputs(bootstrap_servers: str, redis_url: str, partitions: int) -> None:
     """Empties Redis and makes the topics out anew, so that each run starts from nothing."""
-    with Redis.from_url(redis_url) as client:
-        client.flushall()
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
     outputs = [topic for topic in TOPICS if topic is not MOVEMENTS]
-    names = {topic.name for topic in outputs}
-    for deleted in admin.delete_topics(list(names)).values():
-        deleted.result(READ_SECONDS_MAX)
-    wait_until(lambda: not names & set(admin.list_topics(timeout=10).topics), READ_SECONDS_MAX, "old topics to go")
-    _create(admin, outputs, partitions)
+    delete_topics(Addresses(bootstrap_servers, redis_url), outputs)
+    _create(AdminClient({"bootstrap.servers": bootstrap_servers}), outputs, partitions)
+
+
+def delete_topics(addresses: Addresses, topics: Iterable[Topic[Any, Any]]) -> None:
+    """Empties Redis and deletes those of the topics that are there; returns when they are gone."""
+    with Redis.from_url(addresses.redis_url) as client:
+        client.flushall()
+    admin = AdminClient({"bootstrap.servers": addresses.bootstrap_servers})
+
+    def there() -> set[str]:
+        return {topic.name for topic in topics} & set(admin.list_topics(timeout=10).topics)
+
+    if names := there():
+        for deleted in admin.delete_topics(list(names)).values():
+            deleted.result(READ_SECONDS_MAX)
+    wait_until(lambda: not there(), READ_SECONDS_MAX, "old topics to go")
+
+
+@contextmanager
+def fresh_servers(partitions: int) -> Iterator[Addresses]:
+    """A Kafka with all topics and a Redis of one's own, both as drains have them."""
+    with KafkaBroker() as kafka, RedisServer(REDIS_OPTIONS) as redis:
+        create_topics(kafka.bootstrap_servers, partitions)
+        yield Addresses(kafka.bootstrap_servers, redis.url)
 
 
 def produce(bootstrap_servers: str, messages: Sequence[Raw]) -> None:

@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from itertools import islice, product
 from pathlib import Path
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from bench import probing, sending
 from bench.companions import Companion, start_together
-from bench.drain import Running, create_topics, onhand_running, produce, versions
+from bench.drain import Addresses, FreshServers, Running, fresh_servers, onhand_running, produce, versions
 from bench.generate import RULES_PATH, LoadConfig, movements
 from bench.healing import PREFIX, wait_until_fresh
 from bench.prepared import prepare
@@ -24,7 +23,7 @@ from bench.probing import Probed, ProbingPlan
 from bench.provenance import Provenance, provenance
 from bench.quantiles import Quantiles, ms, quantiles_ms
 from bench.sending import LINGER_MS, NS, Schedule, SendingPlan, Sent
-from bench.servers import KafkaBroker, RedisServer, free_port
+from bench.servers import free_port
 from schemas.settings import Settings
 
 PROBES_PER_SECOND: Final = 100
@@ -128,27 +127,27 @@ class Figures(NamedTuple):
     resolution_ms: Quantiles
 
 
-def latency(config: LatencyConfig, rates: Sequence[int], seed: int, runs: int) -> Iterator[LatencyRun]:
+def latency(
+    config: LatencyConfig, rates: Sequence[int], seed: int, runs: int, servers: FreshServers = fresh_servers
+) -> Iterator[LatencyRun]:
     """Measures every rate `runs` times, the rates in turn, each time on servers of its own."""
     for number, rate in product(range(runs), rates):
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
-        with ExitStack() as stack:
-            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onhand-latency-")))
-            kafka = stack.enter_context(KafkaBroker())
-            redis = stack.enter_context(RedisServer({"maxmemory-policy": "noeviction"}))
-            create_topics(kafka.bootstrap_servers, config.load(rate).partitions)
-            measuring = _Measuring(config, rate, kafka.bootstrap_servers, redis.url, directory)
+        with (
+            tempfile.TemporaryDirectory(prefix="onhand-latency-") as directory,
+            servers(config.load(rate).partitions) as addresses,
+        ):
+            measuring = _Measuring(config, rate, addresses, Path(directory))
             yield measuring.run(Random(seed + number), started_at)  # repeatable on purpose
 
 
 class _Measuring:
     """One run."""
 
-    def __init__(self, config: LatencyConfig, rate: int, kafka: str, redis_url: str, directory: Path) -> None:
+    def __init__(self, config: LatencyConfig, rate: int, addresses: Addresses, directory: Path) -> None:
         self._config = config
         self._rate = rate
-        self._kafka = kafka
-        self._redis_url = redis_url
+        self._kafka, self._redis_url = addresses
         self._directory = directory
         self._count = config.count(rate)
         self._every = max(1, rate // PROBES_PER_SECOND)

@@ -15,17 +15,27 @@ from redis import Redis
 
 from bench import looking, sending
 from bench.companions import Companion, start_together
-from bench.drain import DRAIN_SECONDS_MAX, Running, create_topics, onhand_running, produce, versions, wait_until
+from bench.drain import (
+    DRAIN_SECONDS_MAX,
+    Addresses,
+    FreshServers,
+    Running,
+    fresh_servers,
+    onhand_running,
+    produce,
+    versions,
+    wait_until,
+)
 from bench.generate import RULES_PATH, LoadConfig, end_markers, movements, partition_of
-from bench.healing import PREFIX, pieces, wait_until_fresh
+from bench.healing import PARTITIONS, PREFIX, pieces, wait_until_fresh
 from bench.looking import Kind, Looked, LookingPlan, times_in
 from bench.prepared import prepare
 from bench.probes import draw_up
 from bench.provenance import Provenance, provenance
 from bench.quantiles import Quantiles, quantiles_ms
 from bench.sending import SendingPlan, Sent
-from bench.servers import KafkaBroker, RedisServer, free_port
-from sinks.redis_keys import VERSION, availability_key
+from bench.servers import free_port
+from sinks.redis_keys import VERSION, availability_key, last_incarnation
 
 IDLE: Final = "idle"
 DRAIN: Final = "drain"
@@ -88,28 +98,23 @@ class LookupsConfig(NamedTuple):
         return sorted(self.writers, key=lambda writer: writer == DRAIN)
 
 
-def lookups(config: LookupsConfig, seed: int, runs: int) -> Iterator[LookupsRun]:
+def lookups(config: LookupsConfig, seed: int, runs: int, servers: FreshServers = fresh_servers) -> Iterator[LookupsRun]:
     """Measures `runs` times, each time all writers in turn on servers of their own."""
     for number in range(runs):
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
-        with ExitStack() as stack:
-            kafka = stack.enter_context(KafkaBroker())
-            redis = stack.enter_context(RedisServer({"maxmemory-policy": "noeviction"}))
-            client = stack.enter_context(Redis.from_url(redis.url))
-            measuring = _Measuring(config, kafka.bootstrap_servers, redis.url, client, seed + number)
-            yield measuring.run(started_at)
+        with servers(PARTITIONS) as addresses, Redis.from_url(addresses.redis_url) as client:
+            yield _Measuring(config, addresses, client, seed + number).run(started_at)
 
 
 class _Measuring:
     """One run: its writers, and its readers."""
 
-    def __init__(self, config: LookupsConfig, kafka: str, redis_url: str, client: Redis, seed: int) -> None:
+    def __init__(self, config: LookupsConfig, addresses: Addresses, client: Redis, seed: int) -> None:
         self._config = config
-        self._kafka = kafka
-        self._redis_url = redis_url
+        self._kafka, self._redis_url = addresses
         self._client = client
         self._seed = seed
-        self._load = LoadConfig(movements=1 << 40, skus=config.skus, end_markers=False)
+        self._load = LoadConfig(movements=1 << 40, skus=config.skus, partitions=PARTITIONS, end_markers=False)
         self._stream = movements(self._load, Random(seed))  # repeatable on purpose
         self._ends = list(end_markers(replace(self._load, movements=config.backlog_movements)))
         self._skus = [f"SKU-{number:06d}" for number in range(1, config.skus + 1)]
@@ -117,7 +122,6 @@ class _Measuring:
 
     def run(self, started_at: str) -> LookupsRun:
         """Opening stock, then every writer in turn."""
-        create_topics(self._kafka, self._load.partitions)
         produce(self._kafka, list(islice(self._stream, self._load.opening_count)))
         looks: list[Looks] = []
         for writer in self._config.in_turn:
@@ -133,7 +137,7 @@ class _Measuring:
         """The flow while it writes as `writer` says."""
         if writer == DRAIN:
             self._produce_backlog()
-        before = self._applied()
+        before = last_incarnation(self._client, PREFIX)
         more = {"ONHAND_METRICS__LISTEN": f"127.0.0.1:{free_port()}"}
         with onhand_running(self._kafka, self._redis_url, f"lookups-{writer}", RULES_PATH, more) as running:
             if writer == DRAIN:
@@ -193,6 +197,8 @@ class _Measuring:
         missing, seconds = sum(one.missing for one in looked), max(one.seconds for one in looked)
         if missing:
             self._faults.append(f"{missing} answers without a number ({writer}, {kind})")
+        if not written and writer != IDLE:
+            self._faults.append(f"nothing was written meanwhile ({writer}, {kind})")
         return Looks(
             writer=writer,
             kind=kind,
@@ -204,8 +210,9 @@ class _Measuring:
         )
 
     def _has_begun(self, running: Running, before: int) -> bool:
+        """Whether it has told of its incarnation, which it does ahead of its first write."""
         running.check_alive()
-        return self._applied() != before
+        return last_incarnation(self._client, PREFIX) > before
 
     def _applied(self) -> int:
         """How far the numbers are, in records of all partitions: the greatest version of each, among some SKUs."""
@@ -215,7 +222,7 @@ class _Measuring:
                 pipeline.hget(availability_key(PREFIX, sku), VERSION)
             answers = cast("list[bytes | None]", pipeline.execute())
         for sku, answer in zip(self._skus, answers, strict=False):
-            partition = partition_of(sku.encode(), self._load.partitions)
+            partition = partition_of(sku.encode(), PARTITIONS)
             newest[partition] = max(newest.get(partition, 0), int(answer or 0))
         return sum(newest.values())
 
@@ -229,7 +236,7 @@ class _Measuring:
             "looks_per_second_one": str(LOOKS_PER_SECOND["one"]),
             "looks_per_second_twenty": str(LOOKS_PER_SECOND["twenty"]),
             "channel": CHANNEL,
-            "partitions": str(self._load.partitions),
+            "partitions": str(PARTITIONS),
             "workers": "1",
             "redis_appendonly": "yes",
         }
