@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 
 from bench import probing, sending
 from bench.companions import Companion, start_together
-from bench.drain import Addresses, FreshServers, Running, fresh_servers, onhand_running, produce, versions
+from bench.drain import (
+    READ_SECONDS_MAX,
+    Addresses,
+    FreshServers,
+    Running,
+    fresh_servers,
+    onhand_running,
+    produce,
+    versions,
+)
 from bench.generate import RULES_PATH, LoadConfig, movements
 from bench.healing import PREFIX, wait_until_fresh
 from bench.prepared import prepare
@@ -169,8 +178,8 @@ class _Measuring:
 
     def _measure(self, running: Running) -> tuple[Schedule, Sent, Probed]:
         config = self._config
-        seconds_max = config.warm_up_seconds + config.seconds + AFTER_SECONDS_MAX + 30.0
-        sending_plan = SendingPlan(self._kafka, self._rate, self._count)
+        seconds_max = config.warm_up_seconds + config.seconds + AFTER_SECONDS_MAX + READ_SECONDS_MAX
+        sending_plan = SendingPlan(self._kafka, self._rate, self._count, AFTER_SECONDS_MAX)
         probing_plan = ProbingPlan(self._redis_url, PREFIX, self._rate, self._count, AFTER_SECONDS_MAX)
         with (
             Companion(sending, sending_plan, self._directory, Sent) as sender,
@@ -188,6 +197,9 @@ class _Measuring:
     def _told(self, figures: Figures, sent: Sent, probed: Probed, started_at: str) -> LatencyRun:
         config, load = self._config, self._config.load(self._rate)
         faults = faults_of(figures, self._rate)
+        if sent.count - sent.unacknowledged < self._count:
+            taken = sent.count - sent.unacknowledged
+            faults.append(f"{sent.count} of {self._count} messages were sent in time, {taken} taken by Kafka")
         return LatencyRun(
             rate=self._rate,
             seconds=config.seconds,
@@ -239,14 +251,14 @@ def figures_of(sheet: Sheet, schedule: Schedule, measured: Measured) -> Figures:
     latency_ns = np.where(is_seen, seen_ns, give_up_ns) - due_ns
     counts = number >= measured.warm_up_movements
     is_behind = ~is_seen | (seen_ns > end_ns)
-    acknowledged_ns = sheet["acknowledged_ns"]
+    acknowledged_ns, was_sent = sheet["acknowledged_ns"], counts & (sent_ns != UNKNOWN)
     return Figures(
         latency_ms=_quantiles(latency_ns[counts]),
         p50_by_quarter=[_quantiles(quarter).p50 for quarter in np.array_split(latency_ns[counts], QUARTERS)],
         warm_up_latency_ms=_quantiles(latency_ns[~counts]),
         probes_unseen=int(np.count_nonzero(~is_seen)),
-        sent_per_second=_rate(number[counts], sent_ns[counts]),
-        send_late_ms=_quantiles((sent_ns - due_ns)[counts]),
+        sent_per_second=_rate(number[was_sent], sent_ns[was_sent]),
+        send_late_ms=_quantiles((sent_ns - due_ns)[was_sent]),
         acknowledged_ms=_quantiles((acknowledged_ns - due_ns)[counts & (acknowledged_ns != UNKNOWN)]),
         lag_seconds_at_end=round((end_ns - int(due_ns[is_behind].min(initial=end_ns))) / NS, 3),
         lag_movements_at_end=int(np.count_nonzero(is_behind)) * measured.every,

@@ -163,7 +163,7 @@ class _Measuring:
         with tempfile.TemporaryDirectory(prefix="onhand-lookups-") as name:
             prepare(Path(name), islice(self._stream, count))
             draw_up(Path(name), count, count, Random(self._seed))
-            with Companion(sending, SendingPlan(self._kafka, rate, count), Path(name), Sent) as sender:
+            with Companion(sending, SendingPlan(self._kafka, rate, count, 0.0), Path(name), Sent) as sender:
                 start_together([sender])
                 yield
 

@@ -24,21 +24,25 @@ from schemas.topics import MOVEMENTS
 NS: Final = 1_000_000_000
 NAP_NS_MIN: Final = 200_000  # shorter waits are saved up: a few messages late by that much, instead of a spinning core
 REST_SECONDS_MAX: Final = 0.001
+NEVER_NS: Final = (1 << 63) - 1
 BURST_MAX: Final = 500  # messages, then acknowledgements are taken
 LINGER_MS: Final = 1
 
 
 class SendingPlan(msgspec.Struct, frozen=True):
-    """What to send, and how many a second."""
+    """What to send, how many a second, and when to give up after the end of the schedule."""
 
     bootstrap_servers: str
     rate: int
     count: int
+    after_seconds_max: float
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """How the sending went; how late the latest message was, against its schedule."""
+    """How the sending went: how many messages, how many of them Kafka did not take, and how late the latest was."""
 
+    count: int
+    unacknowledged: int
     late_ns_max: int
     seconds: float
     cpu_seconds: float
@@ -67,11 +71,12 @@ def main(arguments: list[str]) -> None:
     gc.freeze()
     gc.disable()
     schedule, began = Schedule(say_ready(), plan.rate), time.process_time()
-    late_ns_max = keep(schedule, plan.count, sender.send, sleep=sender.rest)
+    give_up_ns = schedule.due_ns(plan.count) + round(plan.after_seconds_max * NS)
+    count, late_ns_max = keep(schedule, plan.count, sender.send, sleep=sender.rest, give_up_ns=give_up_ns)
     seconds = (time.monotonic_ns() - schedule.start_ns) / NS
     cpu_seconds = time.process_time() - began
-    sender.settle()
-    hand_back(Sent(late_ns_max, seconds, cpu_seconds))
+    unacknowledged = sender.settle()
+    hand_back(Sent(count, unacknowledged, late_ns_max, seconds, cpu_seconds))
 
 
 def keep(
@@ -80,21 +85,23 @@ def keep(
     send: Callable[[int, int], None],
     clock: Callable[[], int] = time.monotonic_ns,
     sleep: Callable[[float], None] = time.sleep,
-) -> int:
-    """Sends `count` messages by the schedule, `send(first, end)` at a time; returns by how much the latest was late.
+    give_up_ns: int = NEVER_NS,
+) -> tuple[int, int]:
+    """Sends `count` messages by the schedule, `send(first, end)` at a time.
 
-    Late is when `send` has returned, against the instant at which its first message was due.
+    Returns how many were sent, fewer where it had to give up, and by how much the latest was late: when `send` had
+    returned, against the instant at which its first message was due.
     """
     sent, late_ns_max = 0, 0
-    while sent < count:
-        end = min(schedule.due_by(clock()), sent + BURST_MAX, count)
+    while sent < count and (now_ns := clock()) < give_up_ns:
+        end = min(schedule.due_by(now_ns), sent + BURST_MAX, count)
         if end > sent:
             send(sent, end)
             late_ns_max = max(late_ns_max, clock() - schedule.due_ns(sent))
             sent = end
         if sent < count and (early_ns := schedule.due_ns(sent) - clock()) > 0:
             sleep(max(early_ns, NAP_NS_MIN) / NS)
-    return late_ns_max
+    return sent, late_ns_max
 
 
 class _Sender:
@@ -128,17 +135,21 @@ class _Sender:
             else:
                 self._produce(partition, key, payload, None)
         self._producer.poll(0)
-        if self._failure is not None:
-            raise BenchError(f"Kafka: {self._failure}")
+        self._check()
 
     def rest(self, seconds: float) -> None:
         """Sleeps for at most REST_SECONDS_MAX of `seconds`, so that acknowledgements are noted when they come."""
         self._producer.poll(0)
         time.sleep(min(seconds, REST_SECONDS_MAX))
 
-    def settle(self) -> None:
-        """Waits until everything is acknowledged; raises BenchError where it is not."""
-        if self._producer.flush(READ_SECONDS_MAX) or self._failure is not None:
+    def settle(self) -> int:
+        """Waits until everything is acknowledged; returns how many messages are not, in the time that there is."""
+        unacknowledged: int = self._producer.flush(READ_SECONDS_MAX)
+        self._check()
+        return unacknowledged
+
+    def _check(self) -> None:
+        if self._failure is not None:
             raise BenchError(f"Kafka did not take the load: {self._failure}")
 
     def _produce(

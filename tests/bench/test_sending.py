@@ -51,9 +51,9 @@ def test_as_many_messages_are_due_as_the_schedule_says(rate: int) -> None:
 def test_a_sender_that_is_not_held_up_is_late_by_a_nap_at_most(rate: int) -> None:
     """Nothing goes before it is due."""
     time, schedule = FakeTime(), Schedule(START_NS, rate)
-    late_ns_max = keep(schedule, rate, time.send, time.clock, time.sleep)
+    sent, late_ns_max = keep(schedule, rate, time.send, time.clock, time.sleep)
     lates = [sent_ns - schedule.due_ns(number) for number, sent_ns in enumerate(time.sent_ns)]
-    assert len(lates) == rate
+    assert len(lates) == sent == rate
     assert 0 <= min(lates) <= max(lates) <= late_ns_max <= NAP_NS_MIN + 1
 
 
@@ -61,7 +61,7 @@ def test_a_stall_counts_for_every_message_that_it_delays() -> None:
     """No coordinated omission: 100 messages fell due in a stall of 100 ms, and are late by 100, 99, 98 … ms."""
     time, schedule = FakeTime(), Schedule(START_NS, 1000)
     time.stalls[50] = 100 * MS
-    late_ns_max = keep(schedule, 300, time.send, time.clock, time.sleep)
+    _, late_ns_max = keep(schedule, 300, time.send, time.clock, time.sleep)
     lates_ms = [(sent_ns - schedule.due_ns(number)) / MS for number, sent_ns in enumerate(time.sent_ns)]
     assert max(lates_ms[:50]) < 1
     assert lates_ms[50:150] == pytest.approx(range(100, 0, -1), abs=1)
@@ -76,6 +76,14 @@ def test_a_sender_that_is_too_slow_gets_later_and_later() -> None:
     lates = [sent_ns - schedule.due_ns(number) for number, sent_ns in enumerate(time.sent_ns)]
     assert all(before < after for before, after in pairwise(lates))
     assert lates[-1] == pytest.approx(2 * NS, rel=0.01)
+
+
+def test_a_sender_that_does_not_come_to_the_end_gives_up() -> None:
+    """It tells how many it has sent until then."""
+    time, schedule = FakeTime(cost_ns=2 * MS), Schedule(START_NS, 1000)
+    sent, _ = keep(schedule, 2000, time.send, time.clock, time.sleep, give_up_ns=START_NS + 3 * NS)
+    assert sent == len(time.sent_ns) < 2000
+    assert time.now_ns < START_NS + 3 * NS + BURST_MAX * 2 * MS
 
 
 def test_a_burst_is_bounded() -> None:
