@@ -185,6 +185,8 @@ class _Measuring:
             Companion(sending, sending_plan, self._directory, Sent) as sender,
             Companion(probing, probing_plan, self._directory, Probed) as reader,
         ):
+            sender.wait_ready()
+            reader.wait_ready()
             start_ns = start_together([sender, reader])
             probed = reader.result(seconds_max, running.check_alive)
             sent = sender.result(seconds_max, running.check_alive)

@@ -26,6 +26,7 @@ def test_a_companion_hands_back_what_it_found(redis_server: RedisServer, tmp_pat
     """A struct on its output, and its times in a file."""
     plan = LookingPlan(redis_server.url, "absent:", ["SKU-1"], "web", "one", 1000, 20, 1)
     with Companion(looking, plan, tmp_path, Looked) as companion:
+        companion.wait_ready()
         start_together([companion])
         looked = companion.result(30, lambda: None)
     assert looked.missing == 20
