@@ -9,13 +9,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 import psutil
@@ -61,16 +61,6 @@ class DrainRun(msgspec.Struct):
     processes: int
     versions: dict[str, str]
     started_at: str
-
-
-class Addresses(NamedTuple):
-    """Where a run's servers are."""
-
-    bootstrap_servers: str
-    redis_url: str
-
-
-FreshServers = Callable[[int], AbstractContextManager[Addresses]]  # of as many partitions
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,32 +160,15 @@ def _create(admin: AdminClient, topics: Iterable[Topic[Any, Any]], partitions: i
 
 def renew_outputs(bootstrap_servers: str, redis_url: str, partitions: int) -> None:
     """Empties Redis and makes the topics out anew, so that each run starts from nothing."""
-    outputs = [topic for topic in TOPICS if topic is not MOVEMENTS]
-    delete_topics(Addresses(bootstrap_servers, redis_url), outputs)
-    _create(AdminClient({"bootstrap.servers": bootstrap_servers}), outputs, partitions)
-
-
-def delete_topics(addresses: Addresses, topics: Iterable[Topic[Any, Any]]) -> None:
-    """Empties Redis and deletes those of the topics that are there; returns when they are gone."""
-    with Redis.from_url(addresses.redis_url) as client:
+    with Redis.from_url(redis_url) as client:
         client.flushall()
-    admin = AdminClient({"bootstrap.servers": addresses.bootstrap_servers})
-
-    def there() -> set[str]:
-        return {topic.name for topic in topics} & set(admin.list_topics(timeout=10).topics)
-
-    if names := there():
-        for deleted in admin.delete_topics(list(names)).values():
-            deleted.result(READ_SECONDS_MAX)
-    wait_until(lambda: not there(), READ_SECONDS_MAX, "old topics to go")
-
-
-@contextmanager
-def fresh_servers(partitions: int) -> Iterator[Addresses]:
-    """A Kafka with all topics and a Redis of one's own, both as drains have them."""
-    with KafkaBroker() as kafka, RedisServer(REDIS_OPTIONS) as redis:
-        create_topics(kafka.bootstrap_servers, partitions)
-        yield Addresses(kafka.bootstrap_servers, redis.url)
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    outputs = [topic for topic in TOPICS if topic is not MOVEMENTS]
+    names = {topic.name for topic in outputs}
+    for deleted in admin.delete_topics(list(names)).values():
+        deleted.result(READ_SECONDS_MAX)
+    wait_until(lambda: not names & set(admin.list_topics(timeout=10).topics), READ_SECONDS_MAX, "old topics to go")
+    _create(admin, outputs, partitions)
 
 
 def produce(bootstrap_servers: str, messages: Sequence[Raw]) -> None:

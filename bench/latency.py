@@ -16,14 +16,12 @@ from bench import probing, sending
 from bench.companions import Companion, start_together
 from bench.drain import (
     READ_SECONDS_MAX,
-    Addresses,
-    FreshServers,
     Running,
-    fresh_servers,
     onhand_running,
     produce,
     versions,
 )
+from bench.fresh import Addresses, FreshServers, fresh_servers
 from bench.generate import RULES_PATH, LoadConfig, movements
 from bench.healing import PREFIX, wait_until_fresh
 from bench.prepared import prepare

@@ -18,15 +18,13 @@ from bench import looking, sending
 from bench.companions import Companion, start_together
 from bench.drain import (
     DRAIN_SECONDS_MAX,
-    Addresses,
-    FreshServers,
     Running,
-    fresh_servers,
     onhand_running,
     produce,
     versions,
     wait_until,
 )
+from bench.fresh import Addresses, FreshServers, fresh_servers
 from bench.generate import RULES_PATH, LoadConfig, end_markers, movements, partition_of
 from bench.healing import PARTITIONS, PREFIX, pieces, wait_until_fresh
 from bench.looking import Kind, Looked, LookingPlan, times_in

@@ -6,7 +6,7 @@ from random import Random
 import msgspec
 import pytest
 
-from bench.drain import FreshServers
+from bench.fresh import FreshServers
 from bench.latency import Figures, LatencyConfig, LatencyRun, Measured, faults_of, figures_of, latency
 from bench.probes import Sheet, draw_up
 from bench.quantiles import Quantiles

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from bench.drain import FreshServers
+from bench.fresh import FreshServers
 from bench.looking import look
 from bench.lookups import LookupsConfig, LookupsRun, lookups
 from bench.sending import NS, Schedule
