@@ -144,24 +144,24 @@ def latency(
             tempfile.TemporaryDirectory(prefix="onhand-latency-") as directory,
             servers(config.load(rate).partitions) as addresses,
         ):
-            measuring = _Measuring(config, rate, addresses, Path(directory))
-            yield measuring.run(Random(seed + number), started_at)  # repeatable on purpose
+            yield _Measuring(config, rate, addresses, Path(directory), seed + number).run(started_at)
 
 
 class _Measuring:
     """One run."""
 
-    def __init__(self, config: LatencyConfig, rate: int, addresses: Addresses, directory: Path) -> None:
+    def __init__(self, config: LatencyConfig, rate: int, addresses: Addresses, directory: Path, seed: int) -> None:
         self._config = config
         self._rate = rate
         self._kafka, self._redis_url = addresses
         self._directory = directory
+        self._seed = seed
         self._count = config.count(rate)
         self._every = max(1, rate // PROBES_PER_SECOND)
 
-    def run(self, random: Random, started_at: str) -> LatencyRun:
+    def run(self, started_at: str) -> LatencyRun:
         """Opening stock, then movements by the schedule, then what came of them."""
-        load = self._config.load(self._rate)
+        load, random = self._config.load(self._rate), Random(self._seed)  # repeatable on purpose
         stream = movements(load, random)
         produce(self._kafka, list(islice(stream, load.opening_count)))
         prepare(self._directory, stream)
@@ -236,6 +236,7 @@ class _Measuring:
             "partitions": str(load.partitions),
             "workers": "1",
             "producer_linger_ms": str(LINGER_MS),
+            "seed": str(self._seed),
             "movements_per_probe": str(self._every),
             "redis_appendonly": "yes",
         }

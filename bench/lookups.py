@@ -237,6 +237,7 @@ class _Measuring:
         settings = {
             "looks_per_second_one": str(LOOKS_PER_SECOND["one"]),
             "looks_per_second_twenty": str(LOOKS_PER_SECOND["twenty"]),
+            "seed": str(self._seed),
             "channel": CHANNEL,
             "partitions": str(PARTITIONS),
             "workers": "1",
