@@ -36,6 +36,7 @@ READ_SECONDS_MAX: Final = 60.0
 PRODUCER_QUEUE_MESSAGES: Final = 200_000
 HOUR_MS: Final = 3_600_000
 MEBIBYTE: Final = 1 << 20
+REDIS_OPTIONS: Final = {"maxmemory-policy": "noeviction"}  # and an append-only file
 
 Raw = tuple[int, bytes, bytes]  # partition, key, payload
 
@@ -105,12 +106,11 @@ class Timing:
 
 def drain(config: LoadConfig, seed: int, runs: int) -> Iterator[DrainRun]:
     """Measures `runs` drains of the same backlog, each with a fresh group, fresh topics out and an empty Redis."""
-    dataset = "uniform" if config.zipf_exponent == 0 else f"zipf {config.zipf_exponent}"
     messages = list(movements(config, Random(seed)))  # repeatable on purpose
     expected = expectation(messages)
     with ExitStack() as stack:
         kafka = stack.enter_context(KafkaBroker())
-        redis_server = stack.enter_context(RedisServer({"maxmemory-policy": "noeviction"}))
+        redis_server = stack.enter_context(RedisServer(REDIS_OPTIONS))
         create_topics(kafka.bootstrap_servers, config.partitions)
         produce(kafka.bootstrap_servers, messages)
         for number in range(runs):
@@ -119,7 +119,7 @@ def drain(config: LoadConfig, seed: int, runs: int) -> Iterator[DrainRun]:
             ends = [key.decode() for _, key, _ in end_markers(config)]
             timing = run_onhand(kafka.bootstrap_servers, redis_server.url, ends, f"drain-{number}")
             outcome = read_outcome(kafka.bootstrap_servers, redis_server.url)
-            yield judge(dataset, len(messages), timing, outcome, expected, started_at)
+            yield judge(config.dataset, len(messages), timing, outcome, expected, started_at)
 
 
 def expectation(messages: Sequence[Raw]) -> Oracle:

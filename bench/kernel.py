@@ -43,9 +43,8 @@ def kernel(config: LoadConfig, seed: int, runs: int) -> Iterator[KernelRun]:
     """Measures `runs` times the same movements, each with new lanes."""
     messages = list(movements(config, Random(seed)))
     batches = [part for batch in as_batches(messages) for part in cut(batch)]
-    dataset = "uniform" if config.zipf_exponent == 0 else f"zipf {config.zipf_exponent}"
     for number in range(runs):
-        run = measured(dataset, messages, batches)
+        run = measured(config.dataset, messages, batches)
         # Memory that a run gives back stays with the process, so only the first one is seen to take it.
         yield run if number == 0 else msgspec.structs.replace(run, bytes_per_position=None)
 

@@ -10,7 +10,11 @@ from cli.screen import print_json, print_table
 if TYPE_CHECKING:
     from bench.replenishment import ReplenishmentRun
 
-DRAIN_EXAMPLES: Final = ("onhand bench drain --runs 5", "onhand bench drain --movements 100000 --zipf 1.1")
+DRAIN_EXAMPLES: Final = (
+    "onhand bench drain --runs 5",
+    "onhand bench drain --movements 100000 --zipf 1.1",
+    "onhand bench drain --hot-share 0.5",
+)
 KERNEL_EXAMPLES: Final = ("onhand bench kernel --movements 100000 --runs 3",)
 
 HEALING_EXAMPLES: Final = (
@@ -23,12 +27,18 @@ REPLENISHMENT_COLUMNS: Final = ("target", "policy", "fill rate", "stock per SKU"
 Movements = Annotated[int, typer.Option(min=1000, help="Movements, the opening stock among them.")]
 Skus = Annotated[int, typer.Option(min=10, help="SKUs, each at 4 locations.")]
 Zipf = Annotated[float, typer.Option(min=0, max=3, help="Skew of the SKUs; 0 is uniform.")]
+HotShare = Annotated[float, typer.Option(min=0, max=1, help="Share of one SKU in all movements.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same movements.")]
 Runs = Annotated[int, typer.Option(min=1, max=100, help="How often; each run prints a line.")]
 
 
 def drain(
-    movements: Movements = 1_000_000, skus: Skus = 20_000, zipf: Zipf = 0.0, seed: Seed = 1, runs: Runs = 1
+    movements: Movements = 1_000_000,
+    skus: Skus = 20_000,
+    zipf: Zipf = 0.0,
+    hot_share: HotShare = 0.0,
+    seed: Seed = 1,
+    runs: Runs = 1,
 ) -> None:
     """Drain a backlog of Kafka through the real flow into Redis, on servers of its own.
 
@@ -42,7 +52,7 @@ def drain(
     from bench.servers import ServerError
     from cli.failures import DIFFERENT, CliError
 
-    config = LoadConfig(movements=movements, skus=skus, zipf_exponent=zipf)
+    config = LoadConfig(movements=movements, skus=skus, zipf_exponent=zipf, hot_share=hot_share)
     differs = False
     try:
         for run in drain(config, seed, runs):

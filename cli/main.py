@@ -10,6 +10,8 @@ import typer
 
 from cli import (
     bench,
+    bench_latency,
+    bench_lookups,
     check,
     demo,
     doctor,
@@ -86,6 +88,8 @@ add(bench_app, bench.drain, bench.DRAIN_EXAMPLES)
 add(bench_app, bench.kernel, bench.KERNEL_EXAMPLES)
 add(bench_app, bench.replenishment, bench.REPLENISHMENT_EXAMPLES)
 add(bench_app, bench.healing, bench.HEALING_EXAMPLES)
+add(bench_app, bench_latency.latency, bench_latency.EXAMPLES)
+add(bench_app, bench_lookups.lookups, bench_lookups.EXAMPLES)
 
 
 def main() -> int:
