@@ -25,6 +25,7 @@ from redis import Redis
 
 from bench.generate import RULES_PATH, LoadConfig, benchmark_rules, end_markers, movements
 from bench.oracle import Oracle, fold
+from bench.provenance import Provenance, provenance
 from bench.servers import KafkaBroker, RedisServer
 from schemas.batches import Batch, Origin
 from schemas.outputs import Threshold
@@ -60,6 +61,7 @@ class DrainRun(msgspec.Struct):
     processes: int
     versions: dict[str, str]
     started_at: str
+    provenance: Provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,6 @@ class Timing:
 
 def drain(config: LoadConfig, seed: int, runs: int) -> Iterator[DrainRun]:
     """Measures `runs` drains of the same backlog, each with a fresh group, fresh topics out and an empty Redis."""
-    dataset = "uniform" if config.zipf_exponent == 0 else f"zipf {config.zipf_exponent}"
     messages = list(movements(config, Random(seed)))  # repeatable on purpose
     expected = expectation(messages)
     with ExitStack() as stack:
@@ -119,7 +120,19 @@ def drain(config: LoadConfig, seed: int, runs: int) -> Iterator[DrainRun]:
             ends = [key.decode() for _, key, _ in end_markers(config)]
             timing = run_onhand(kafka.bootstrap_servers, redis_server.url, ends, f"drain-{number}")
             outcome = read_outcome(kafka.bootstrap_servers, redis_server.url)
-            yield judge(dataset, len(messages), timing, outcome, expected, started_at)
+            told = provenance(settings_of(config, seed))
+            yield judge(dataset_of(config), len(messages), timing, outcome, expected, started_at, told)
+
+
+def dataset_of(config: LoadConfig) -> str:
+    """What tables call it."""
+    return "uniform" if config.zipf_exponent == 0 else f"zipf {config.zipf_exponent}"
+
+
+def settings_of(config: LoadConfig, seed: int) -> dict[str, str]:
+    """What makes the same movements again."""
+    named = {"movements": config.movements, "skus": config.skus, "zipf": config.zipf_exponent, "seed": seed}
+    return {name: str(value) for name, value in named.items()}
 
 
 def expectation(messages: Sequence[Raw]) -> Oracle:
@@ -324,7 +337,13 @@ def _read_partition(consumer: Consumer, low: int, high: int) -> Iterator[bytes]:
 
 
 def judge(  # what a run was, took and left
-    dataset: str, count: int, timing: Timing, outcome: Outcome, expected: Oracle, started_at: str
+    dataset: str,
+    count: int,
+    timing: Timing,
+    outcome: Outcome,
+    expected: Oracle,
+    started_at: str,
+    told: Provenance,
 ) -> DrainRun:
     """The run's figures, and every difference from the oracle counted."""
     wanted = {sku: _without_incarnation(fields) for sku, fields in expected.redis(incarnation=0).items()}
@@ -346,6 +365,7 @@ def judge(  # what a run was, took and left
         processes=1,
         versions=versions(),
         started_at=started_at,
+        provenance=told,
     )
 
 
