@@ -1,24 +1,26 @@
-"""Provenance: on which processor, of which revision and with which settings a figure was measured."""
+"""Provenance: on what machine, from which sources and with which settings a figure was measured."""
 
 import os
 import platform
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
 
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
-CPU_FILE: Final = Path("/proc/cpuinfo")
-GIT_SECONDS_MAX: Final = 30.0
+GIT_SECONDS_MAX: Final = 10.0
 UNKNOWN: Final = "unknown"
-CHANGED: Final = "+changes"
-MADE_BY_MEASURING: Final = (":!bench/results", ":!docs")  # what a series of benchmarks changes itself
+NO_SETTINGS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Provenance(msgspec.Struct, frozen=True):
-    """Where a figure comes from: `revision` is a commit, `settings` are those that another run needs to repeat it."""
+    """What a figure depends on beside the versions; `cores` are those that this process may use.
+
+    A `revision` that ends with `-dirty` is not all that was measured: something was changed and not committed.
+    """
 
     cpu: str
     cores: int
@@ -26,34 +28,25 @@ class Provenance(msgspec.Struct, frozen=True):
     settings: dict[str, str]
 
 
-def provenance(settings: Mapping[str, str] = {}) -> Provenance:
-    """That of a run which is made here and now."""
-    return Provenance(cpu_name(), os.cpu_count() or 1, revision(), dict(settings))
+def provenance(settings: Mapping[str, str] = NO_SETTINGS) -> Provenance:
+    """What is known of this machine and these sources; `settings` are those that differ from run to run."""
+    return Provenance(cpu_model(), len(os.sched_getaffinity(0)), git_revision(), dict(settings))
 
 
-def cpu_name() -> str:
-    """The processor's own name where the system tells it, else its architecture."""
-    if CPU_FILE.exists():
-        for line in CPU_FILE.read_text(encoding="utf-8").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return " ".join(value.split())
-    return platform.machine() or UNKNOWN
+def cpu_model() -> str:
+    """The processor by the name that it gives itself."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.processor() or platform.machine()
 
 
-def revision() -> str:
-    """The commit that is checked out, marked where files differ from it; `unknown` without git."""
-    commit = _git("rev-parse", "--short=12", "HEAD")
-    if not commit:
-        return UNKNOWN
-    return commit + CHANGED if _git("status", "--porcelain", "--", ".", *MADE_BY_MEASURING) else commit
-
-
-def _git(*arguments: str) -> str:
-    """What git says; nothing where there is no git, or no repository."""
-    command = ["git", "-C", str(CHECKOUT), *arguments]
+def git_revision(checkout: Path = CHECKOUT) -> str:
+    """The commit that `checkout` stands at, `unknown` where it is no checkout of git."""
+    command = ["git", "-C", str(checkout), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     try:
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=GIT_SECONDS_MAX)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+        told = subprocess.run(command, check=False, capture_output=True, text=True, timeout=GIT_SECONDS_MAX)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return UNKNOWN
+    return told.stdout.strip() or UNKNOWN

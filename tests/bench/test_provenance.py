@@ -1,14 +1,12 @@
 """Where a figure comes from: told by the system and by git, and nothing where there is neither."""
 
-import platform
 import subprocess
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from bench import provenance as module
-from bench.provenance import CHANGED, UNKNOWN, cpu_name, provenance, revision
+from bench.provenance import UNKNOWN, git_revision, provenance
 
 
 def committed(path: Path) -> str:
@@ -18,7 +16,7 @@ def committed(path: Path) -> str:
     for words in (["init", "-q"], ["add", "."], [*name, "commit", "-qm", "one"]):
         subprocess.run(["git", "-C", str(path), *words], check=True)
     done = subprocess.run(["git", "-C", str(path), "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
-    return done.stdout.strip()[:12]
+    return done.stdout.strip()
 
 
 def test_a_run_tells_where_it_was_made() -> None:
@@ -30,33 +28,17 @@ def test_a_run_tells_where_it_was_made() -> None:
     assert told["settings"] == {"runs": "5"}
 
 
-def test_a_changed_file_marks_the_revision_but_results_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A figure of files that no commit holds says so; the lines that a series writes meanwhile are no such files."""
-    monkeypatch.setattr(module, "CHECKOUT", tmp_path)
+def test_a_changed_file_marks_the_revision_and_a_new_one_does_not(tmp_path: Path) -> None:
+    """A figure of files that no commit holds says so; lines that a series leaves beside them are no such files."""
     commit = committed(tmp_path)
-    assert revision() == commit
-    (tmp_path / "bench" / "results").mkdir(parents=True)
-    (tmp_path / "bench" / "results" / "drain.jsonl").write_text("{}")
-    assert revision() == commit
+    assert git_revision(tmp_path) == commit
+    (tmp_path / "drain.jsonl").write_text("{}")
+    assert git_revision(tmp_path) == commit
     (tmp_path / "file").write_text("2")
-    assert revision() == commit + CHANGED
+    assert git_revision(tmp_path) == f"{commit}-dirty"
 
 
 def test_without_a_repository_the_revision_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An image holds no git directory, and benchmarks run there, too."""
-    monkeypatch.setattr(module, "CHECKOUT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert revision() == UNKNOWN
-
-
-@pytest.mark.parametrize(
-    ("text", "name"), [("model name\t: Some  CPU @ 2 GHz\nflags: x\n", "Some CPU @ 2 GHz"), ("", None)]
-)
-def test_the_processor_is_named_as_the_system_names_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, name: str | None
-) -> None:
-    """The model where it is told, else the architecture."""
-    file = tmp_path / "cpuinfo"
-    file.write_text(text)
-    monkeypatch.setattr(module, "CPU_FILE", file)
-    assert cpu_name() == (name or platform.machine())
+    assert git_revision(tmp_path) == UNKNOWN
