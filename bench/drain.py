@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -213,7 +213,12 @@ def produce(bootstrap_servers: str, messages: Sequence[Raw]) -> None:
 
 @contextmanager
 def onhand_running(
-    bootstrap_servers: str, redis_url: str, group: str, rules: Path, more: Mapping[str, str] | None = None
+    bootstrap_servers: str,
+    redis_url: str,
+    group: str,
+    rules: Path,
+    more: Mapping[str, str] | None = None,
+    workers: int = 1,
 ) -> Iterator[Running]:
     """`onhand run availability` as a process of its own, with its log in a file; ended on the way out.
 
@@ -229,7 +234,7 @@ def onhand_running(
             "ONHAND_STATE__PATH": str(Path(directory, "state")),
             **(more or {}),
         }
-        command = [str(Path(sys.executable).with_name("onhand")), "run", "availability"]
+        command = [str(Path(sys.executable).with_name("onhand")), "run", "availability", "--workers", str(workers)]
         with log.open("wb") as output:
             process = subprocess.Popen(command, cwd=directory, env=environment, stdout=output, stderr=output)
         try:
@@ -241,16 +246,24 @@ def onhand_running(
 
 
 def run_onhand(bootstrap_servers: str, redis_url: str, ends: list[str], group: str) -> Timing:
-    """One drain, from the first key in Redis to the last end marker."""
+    """One drain of the real flow."""
+    return timed(onhand_running(bootstrap_servers, redis_url, group, RULES_PATH), redis_url, ends)
+
+
+def timed(
+    program: AbstractContextManager[Running],
+    redis_url: str,
+    ends: list[str],
+    before_it_ends: Callable[[], None] = lambda: None,
+) -> Timing:
+    """One drain by a program that is started here, from the first key in Redis to the last end marker."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    with (
-        Redis.from_url(redis_url) as client,
-        onhand_running(bootstrap_servers, redis_url, group, RULES_PATH) as running,
-    ):
+    with Redis.from_url(redis_url) as client, program as running:
         wait_until(lambda: _begun(client, running), DRAIN_SECONDS_MAX, "the first key in Redis")
         began = time.perf_counter()
         wait_until(lambda: _ended(client, running, ends), DRAIN_SECONDS_MAX, "the last end marker in Redis")
         seconds = time.perf_counter() - began
+        before_it_ends()
         memory_bytes = _peak_memory_bytes(running.process.pid)
         running.drain()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -52,6 +52,13 @@ class Run(NamedTuple):
             raise ReportError(f"{self.place}: {field} is {value!r}, not a number")
         return value
 
+    def each(self, field: str) -> "list[Run]":
+        """A run for each object in the list `field`, whose fields come on top; ReportError where there is no list."""
+        parts = self.fields.get(field)
+        if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+            raise ReportError(f"{self.place}: {field} is no list of objects")
+        return [self._replace(fields=self.fields | part) for part in parts]
+
     @property
     def is_valid(self) -> bool:
         """Whether it measured what it was to measure; one that did not says so itself."""

@@ -6,7 +6,7 @@ seconds that a movement takes of them. The flow is as fast as the smallest limit
     workers  = processes / worker seconds            (each process has a core of its own)
     redis    = 1 / (Redis seconds × SKU writes)      (it works in one thread; both per movement)
     broker   = broker cores / broker seconds
-    network  = link bytes per second / bytes         (of the busier of both servers)
+    network  = link bytes per second / bytes         (of the busier server, what goes in and what comes out together)
     machine  = cores / all three seconds together    (only where all share the cores of one machine)
 
 What it leaves out: that processes send each other movements (in Kafka's partition of one, for a lane of another), that

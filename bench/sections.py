@@ -79,7 +79,15 @@ SECTIONS: Final = (
         "lookups",
         "lookups",
         "onhand bench lookups --runs 5",
-        Table((Label("while", "load"),), _quantiles("latency_ms")),
+        Table(
+            (Label("while", "writer"), Label("looked up", "kind")),
+            (
+                *_quantiles("latency_ms"),
+                Column("look-ups/s", "looks_per_second"),
+                Column("written meanwhile, movements/s", "written_movements_per_second"),
+            ),
+            each="looks",
+        ),
         ("p50, ms", "p99, ms", "p99.9, ms"),
         logarithmic=True,
     ),

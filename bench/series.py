@@ -33,6 +33,7 @@ STEPS: Final = (
     Step("state", ("state",)),
     Step("scale", ("scale",)),
     Step("peers", ("peers",)),
+    Step("peers", ("peers", "--dataset", "retail")),
 )
 
 

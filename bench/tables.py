@@ -1,6 +1,7 @@
 """Tables: runs that belong together as one row, each figure the median of them, in Markdown."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from bench.figures import Spread, spread_of, told
@@ -24,11 +25,15 @@ class Column(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Labels, then figures; only of runs whose fields are as in `where`, and that do not call themselves invalid."""
+    """Labels, then figures; only of runs whose fields are as in `where`, and that do not call themselves invalid.
+
+    With `each` a run is one for every object in that list of it.
+    """
 
     labels: Sequence[Label]
     columns: Sequence[Column]
     where: Mapping[str, Value] = {}  # never written to
+    each: str = ""
 
 
 class Row(NamedTuple):
@@ -46,7 +51,7 @@ class Row(NamedTuple):
 def rows_of(table: Table, runs: Sequence[Run]) -> list[Row]:
     """A row for each combination of labels: numbers in their order, anything else in the order in which it came."""
     groups: dict[tuple[Value, ...], list[Run]] = {}
-    for run in runs:
+    for run in chain.from_iterable(run.each(table.each) for run in runs) if table.each else runs:
         if run.is_valid and all(run.value(field) == value for field, value in table.where.items()):
             groups.setdefault(tuple(run.value(label.field) for label in table.labels), []).append(run)
     came = {value: place for place, value in enumerate(dict.fromkeys(value for key in groups for value in key))}

@@ -11,6 +11,7 @@ import typer
 from cli import (
     bench,
     bench_report,
+    bench_scale,
     bench_state,
     check,
     demo,
@@ -88,6 +89,7 @@ add(bench_app, bench.drain, bench.DRAIN_EXAMPLES)
 add(bench_app, bench.kernel, bench.KERNEL_EXAMPLES)
 add(bench_app, bench.replenishment, bench.REPLENISHMENT_EXAMPLES)
 add(bench_app, bench.healing, bench.HEALING_EXAMPLES)
+add(bench_app, bench_scale.scale, bench_scale.EXAMPLES)
 add(bench_app, bench_state.state, bench_state.EXAMPLES)
 add(bench_app, bench_report.report, bench_report.REPORT_EXAMPLES)
 add(bench_app, bench_report.all_, bench_report.ALL_EXAMPLES, "all")

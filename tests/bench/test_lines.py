@@ -29,6 +29,14 @@ def test_a_figure_that_is_not_there_is_told_with_its_place(field: str, said: str
     assert str(raised.value) == said
 
 
+def test_a_run_of_several_parts_is_one_for_each() -> None:
+    """Look-ups of several kinds stand in one line."""
+    parts = run(readers=2, looks=[{"kind": "one"}, {"kind": "twenty", "readers": 3}]).each("looks")
+    assert [(part.value("kind"), part.value("readers")) for part in parts] == [("one", 2), ("twenty", 3)]
+    with pytest.raises(ReportError, match="looks is no list of objects"):
+        run(looks=[1]).each("looks")
+
+
 def test_lines_are_read_in_order_and_a_missing_file_has_none(tmp_path: Path) -> None:
     """Empty lines are passed over."""
     store(tmp_path, "drain", line(movements=1), b"", line(movements=2))

@@ -81,7 +81,7 @@ def test_all_is_good_only_where_every_step_ended_well_and_said_something(
 def test_the_order_of_the_benchmarks() -> None:
     """The quick ones first, the comparison with others last."""
     assert [step.arguments[0] for step in STEPS] == [
-        "kernel", "drain", "drain", "latency", "lookups", "state", "scale", "peers",
+        "kernel", "drain", "drain", "latency", "lookups", "state", "scale", "peers", "peers",
     ]  # fmt: skip
 
 

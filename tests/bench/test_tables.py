@@ -58,6 +58,17 @@ def test_runs_that_are_others_or_not_valid_are_left_out() -> None:
     assert [row.spread(TABLE.columns[0]) for row in rows_of(table, runs)] == [(1, 1, 1)]
 
 
+def test_a_line_may_give_several_rows() -> None:
+    """Each of its parts stands in the row of its own labels."""
+    parts = [{"dataset": "zipf", "rate": 1}, {"dataset": "uniform", "rate": 2}]
+    rows = rows_of(TABLE._replace(each="parts"), [run(processes=1, bytes=0, parts=parts)] * 2)
+    assert [(row.labels, row.spread(TABLE.columns[0])) for row in rows] == [
+        (("zipf", 1), (1, 1, 1)),
+        (("uniform", 1), (2, 2, 2)),
+    ]
+    assert [len(row.runs) for row in rows] == [2, 2]
+
+
 def test_what_differs_between_runs_is_all_named() -> None:
     """Versions of two days, and changes that no commit holds."""
     dirty = of_revision("0123456789abcdef-dirty")
