@@ -53,7 +53,7 @@ def _draw(axes: Axes, labels: Sequence[str], panel: Panel, *, logarithmic: bool)
     above = [0.0 if spread is None else spread.largest - spread.median for spread in panel.spreads]
     drawn = axes.barh(places, medians, xerr=[below, above], color=COLOUR, ecolor=LINE_COLOUR, capsize=2)
     axes.bar_label(drawn, [_median_text(spread, panel.digits) for spread in panel.spreads], padding=6)
-    axes.set_title(panel.title, loc="left", fontsize="medium")
+    axes.set_title(f"{panel.title} (logarithmic)" if logarithmic else panel.title, loc="left", fontsize="medium")
     axes.set_yticks(places, labels)
     if logarithmic:
         axes.set_xscale("log")

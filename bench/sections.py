@@ -30,10 +30,10 @@ FAULTS: Final = (
 )
 
 
-def _quantiles(field: str) -> tuple[Column, ...]:
+def _quantiles(field: str, digits: int) -> tuple[Column, ...]:
     """Of milliseconds."""
     named = {"p50": "p50", "p99": "p99", "p99.9": "p999", "longest": "max"}
-    return tuple(Column(f"{name}, ms", f"{field}.{part}", digits=1) for name, part in named.items())
+    return tuple(Column(f"{name}, ms", f"{field}.{part}", digits) for name, part in named.items())
 
 
 SECTIONS: Final = (
@@ -67,7 +67,7 @@ SECTIONS: Final = (
         Table(
             (DATASET, Label("sent, movements/s", "rate")),
             (
-                *_quantiles("latency_ms"),
+                *_quantiles("latency_ms", digits=1),
                 Column("lag at the end, s", "lag_seconds_at_end", digits=1),
                 Column("reference: acknowledged by Kafka, p50, ms", "acknowledged_ms.p50", digits=1),
             ),
@@ -82,7 +82,7 @@ SECTIONS: Final = (
         Table(
             (Label("while", "writer"), Label("looked up", "kind")),
             (
-                *_quantiles("latency_ms"),
+                *_quantiles("latency_ms", digits=3),
                 Column("look-ups/s", "looks_per_second"),
                 Column("written meanwhile, movements/s", "written_movements_per_second"),
             ),
@@ -120,6 +120,7 @@ SECTIONS: Final = (
         "scale",
         "onhand bench scale --processes 1 2 --runs 5",
         Table((PROCESSES,), (RATE, CPU), {"part": "kernel"}),
+        ("movements/s", "CPU seconds per million"),
     ),
     Section(
         "scale-drain",
@@ -137,6 +138,7 @@ SECTIONS: Final = (
             ),
             {"part": "drain"},
         ),
+        ("movements/s", "CPU seconds per million"),
     ),
     Section(
         "healing",

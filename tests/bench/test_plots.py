@@ -28,5 +28,6 @@ def test_a_plot_says_its_labels_and_medians_as_text() -> None:
 
 def test_a_plot_holds_neither_date_nor_program() -> None:
     """What changes from day to day, or from release to release, would look like a change of figures."""
-    drawn = bars(LABELS, [CPU], logarithmic=True)
+    drawn = bars(LABELS, [RATE], logarithmic=True)
+    assert "movements/s (logarithmic)" in drawn
     assert re.findall(r"<metadata|Matplotlib|20\d\d-", drawn) == []
