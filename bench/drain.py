@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -25,6 +25,7 @@ from redis import Redis
 
 from bench.generate import RULES_PATH, LoadConfig, benchmark_rules, end_markers, movements
 from bench.oracle import Oracle, fold
+from bench.provenance import Provenance, provenance
 from bench.servers import KafkaBroker, RedisServer
 from schemas.batches import Batch, Origin
 from schemas.outputs import Threshold
@@ -61,6 +62,7 @@ class DrainRun(msgspec.Struct):
     processes: int
     versions: dict[str, str]
     started_at: str
+    provenance: Provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,20 @@ def drain(config: LoadConfig, seed: int, runs: int) -> Iterator[DrainRun]:
             ends = [key.decode() for _, key, _ in end_markers(config)]
             timing = run_onhand(kafka.bootstrap_servers, redis_server.url, ends, f"drain-{number}")
             outcome = read_outcome(kafka.bootstrap_servers, redis_server.url)
-            yield judge(config.dataset, len(messages), timing, outcome, expected, started_at)
+            told = provenance(settings_of(config, seed))
+            yield judge(config.dataset, len(messages), timing, outcome, expected, started_at, told)
+
+
+def settings_of(config: LoadConfig, seed: int) -> dict[str, str]:
+    """What makes the same movements again."""
+    named = {
+        "movements": config.movements,
+        "skus": config.skus,
+        "zipf": config.zipf_exponent,
+        "hot_share": config.hot_share,
+        "seed": seed,
+    }
+    return {name: str(value) for name, value in named.items()}
 
 
 def expectation(messages: Sequence[Raw]) -> Oracle:
@@ -200,7 +215,12 @@ def produce(bootstrap_servers: str, messages: Sequence[Raw]) -> None:
 
 @contextmanager
 def onhand_running(
-    bootstrap_servers: str, redis_url: str, group: str, rules: Path, more: Mapping[str, str] | None = None
+    bootstrap_servers: str,
+    redis_url: str,
+    group: str,
+    rules: Path,
+    more: Mapping[str, str] | None = None,
+    workers: int = 1,
 ) -> Iterator[Running]:
     """`onhand run availability` as a process of its own, with its log in a file; ended on the way out.
 
@@ -216,7 +236,7 @@ def onhand_running(
             "ONHAND_STATE__PATH": str(Path(directory, "state")),
             **(more or {}),
         }
-        command = [str(Path(sys.executable).with_name("onhand")), "run", "availability"]
+        command = [str(Path(sys.executable).with_name("onhand")), "run", "availability", "--workers", str(workers)]
         with log.open("wb") as output:
             process = subprocess.Popen(command, cwd=directory, env=environment, stdout=output, stderr=output)
         try:
@@ -228,16 +248,24 @@ def onhand_running(
 
 
 def run_onhand(bootstrap_servers: str, redis_url: str, ends: list[str], group: str) -> Timing:
-    """One drain, from the first key in Redis to the last end marker."""
+    """One drain of the real flow."""
+    return timed(onhand_running(bootstrap_servers, redis_url, group, RULES_PATH), redis_url, ends)
+
+
+def timed(
+    program: AbstractContextManager[Running],
+    redis_url: str,
+    ends: list[str],
+    before_it_ends: Callable[[], None] = lambda: None,
+) -> Timing:
+    """One drain by a program that is started here, from the first key in Redis to the last end marker."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    with (
-        Redis.from_url(redis_url) as client,
-        onhand_running(bootstrap_servers, redis_url, group, RULES_PATH) as running,
-    ):
+    with Redis.from_url(redis_url) as client, program as running:
         wait_until(lambda: _begun(client, running), DRAIN_SECONDS_MAX, "the first key in Redis")
         began = time.perf_counter()
         wait_until(lambda: _ended(client, running, ends), DRAIN_SECONDS_MAX, "the last end marker in Redis")
         seconds = time.perf_counter() - began
+        before_it_ends()
         memory_bytes = _peak_memory_bytes(running.process.pid)
         running.drain()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -324,7 +352,13 @@ def _read_partition(consumer: Consumer, low: int, high: int) -> Iterator[bytes]:
 
 
 def judge(  # what a run was, took and left
-    dataset: str, count: int, timing: Timing, outcome: Outcome, expected: Oracle, started_at: str
+    dataset: str,
+    count: int,
+    timing: Timing,
+    outcome: Outcome,
+    expected: Oracle,
+    started_at: str,
+    told: Provenance,
 ) -> DrainRun:
     """The run's figures, and every difference from the oracle counted."""
     wanted = {sku: _without_incarnation(fields) for sku, fields in expected.redis(incarnation=0).items()}
@@ -346,6 +380,7 @@ def judge(  # what a run was, took and left
         processes=1,
         versions=versions(),
         started_at=started_at,
+        provenance=told,
     )
 
 

@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from bench.drain import MEBIBYTE, BenchError, Raw, Running, create_topics, onhand_running, produce, versions, wait_until
 from bench.generate import RULES_PATH, LoadConfig, movements
+from bench.provenance import Provenance, provenance
 from bench.servers import KafkaBroker, RedisServer
 from schemas.topics import MOVEMENTS
 from sinks.redis_keys import Health, read_health
@@ -53,6 +54,7 @@ class HealingRun(msgspec.Struct):
     memory_mib_max: int
     versions: dict[str, str]
     started_at: str
+    provenance: Provenance
 
 
 class HealingConfig(NamedTuple):
@@ -137,6 +139,7 @@ class _Bench:
             memory_mib_max=max(settled),
             versions=versions(),
             started_at=started_at,
+            provenance=provenance({name: str(value) for name, value in self._config._asdict().items()}),
         )
 
     def _load(self, count: int) -> LoadConfig:

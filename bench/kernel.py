@@ -10,8 +10,9 @@ from typing import Final
 import msgspec
 import psutil
 
-from bench.drain import HOUR_MS, Raw, as_batches, versions
+from bench.drain import HOUR_MS, Raw, as_batches, settings_of, versions
 from bench.generate import LoadConfig, benchmark_rules, movements
+from bench.provenance import Provenance, provenance
 from operators.lane import Lane, LaneSettings
 from operators.route import route
 from operators.rules import RuleBook
@@ -37,14 +38,16 @@ class KernelRun(msgspec.Struct):
     snapshot_seconds: float
     versions: dict[str, str]
     started_at: str
+    provenance: Provenance
 
 
 def kernel(config: LoadConfig, seed: int, runs: int) -> Iterator[KernelRun]:
     """Measures `runs` times the same movements, each with new lanes."""
     messages = list(movements(config, Random(seed)))
     batches = [part for batch in as_batches(messages) for part in cut(batch)]
+    told = provenance(settings_of(config, seed))
     for number in range(runs):
-        run = measured(config.dataset, messages, batches)
+        run = measured(config.dataset, messages, batches, told)
         # Memory that a run gives back stays with the process, so only the first one is seen to take it.
         yield run if number == 0 else msgspec.structs.replace(run, bytes_per_position=None)
 
@@ -58,7 +61,7 @@ def cut(batch: Batch) -> Iterator[Batch]:
         yield Batch(batch.origin, offsets, timestamps, keys, payloads)  # type: ignore[arg-type]  # mypy joins their types
 
 
-def measured(dataset: str, messages: Sequence[Raw], batches: Sequence[Batch]) -> KernelRun:
+def measured(dataset: str, messages: Sequence[Raw], batches: Sequence[Batch], told: Provenance) -> KernelRun:
     """One run: decoding alone, then route and lanes, then a snapshot of all lanes."""
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     decoding_seconds = decode_all(messages)
@@ -84,6 +87,7 @@ def measured(dataset: str, messages: Sequence[Raw], batches: Sequence[Batch]) ->
         snapshot_seconds=round(snapshot_seconds, 3),
         versions=versions(),
         started_at=started_at,
+        provenance=told,
     )
 
 

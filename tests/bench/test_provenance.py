@@ -23,5 +23,7 @@ def test_the_revision_is_the_commit_and_tells_of_changes(tmp_path: Path) -> None
         subprocess.run([*git, *arguments], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     assert git_revision(tmp_path) == head
+    (tmp_path / "drain.jsonl").write_text("{}")  # lines that a series leaves there are no such change
+    assert git_revision(tmp_path) == head
     (tmp_path / "file").write_text("2")
     assert git_revision(tmp_path) == f"{head}-dirty"

@@ -9,6 +9,9 @@ from cli import (
     bench,
     bench_latency,
     bench_lookups,
+    bench_report,
+    bench_scale,
+    bench_state,
     check,
     demo,
     doctor,
@@ -52,6 +55,10 @@ COMMANDS = {
     ("bench", "healing"): bench.HEALING_EXAMPLES,
     ("bench", "latency"): bench_latency.EXAMPLES,
     ("bench", "lookups"): bench_lookups.EXAMPLES,
+    ("bench", "scale"): bench_scale.EXAMPLES,
+    ("bench", "state"): bench_state.EXAMPLES,
+    ("bench", "report"): bench_report.REPORT_EXAMPLES,
+    ("bench", "all"): bench_report.ALL_EXAMPLES,
 }
 
 
