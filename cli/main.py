@@ -10,6 +10,7 @@ import typer
 
 from cli import (
     bench,
+    bench_peers,
     check,
     demo,
     doctor,
@@ -86,6 +87,7 @@ add(bench_app, bench.drain, bench.DRAIN_EXAMPLES)
 add(bench_app, bench.kernel, bench.KERNEL_EXAMPLES)
 add(bench_app, bench.replenishment, bench.REPLENISHMENT_EXAMPLES)
 add(bench_app, bench.healing, bench.HEALING_EXAMPLES)
+add(bench_app, bench_peers.peers, bench_peers.EXAMPLES)
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ import pytest
 
 from cli import (
     bench,
+    bench_peers,
     check,
     demo,
     doctor,
@@ -48,6 +49,7 @@ COMMANDS = {
     ("bench", "kernel"): bench.KERNEL_EXAMPLES,
     ("bench", "replenishment"): bench.REPLENISHMENT_EXAMPLES,
     ("bench", "healing"): bench.HEALING_EXAMPLES,
+    ("bench", "peers"): bench_peers.EXAMPLES,
 }
 
 
