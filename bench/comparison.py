@@ -2,12 +2,12 @@
 
 import subprocess
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from difflib import SequenceMatcher
 from pathlib import Path
 from random import Random
 from typing import Final, NamedTuple
@@ -23,12 +23,13 @@ from bench.drain import (
     Timing,
     create_topics,
     expectation,
+    onhand_running,
     produce,
     program_running,
     read_numbers,
     read_topic,
+    records_in,
     renew_outputs,
-    run_onhand,
     timed,
     versions,
 )
@@ -46,6 +47,8 @@ from schemas.topics import THRESHOLDS
 
 ONHAND: Final = "onhand"
 VERSIONS_SECONDS_MAX: Final = 60.0
+UNDER_WAY_SECONDS_MAX: Final = 20.0
+decode_crossing: Final = msgspec.json.Decoder(Crossing).decode
 VERSIONS_PROGRAM: Final = (
     "import importlib.metadata as m, json, platform, sys; "
     "print(json.dumps({'python': platform.python_version()} | {name: m.version(name) for name in sys.argv[1:]}))"
@@ -164,19 +167,25 @@ def compare(
 
     Each run has a fresh group, fresh topics out and an empty Redis. Raises BenchError where one does not end in time.
     """
+    with stage(backlog) as where:
+        yield from in_turn(where, backlog, pythons, engines, runs)
+
+
+def in_turn(
+    where: Stage, backlog: Backlog, pythons: Mapping[str, Path], engines: Sequence[str], runs: int
+) -> Iterator[ComparisonRun]:
+    """As `compare`, on servers that hold the backlog already."""
     expected = expected_results(expectation(backlog.messages))
     about = provenance({**backlog.settings, "partitions": backlog.partitions, "runs": runs})
+    crossings = sum(map(len, expected.crossings.values()))
     of_engine = {engine: versions_of(engine, pythons) for engine in engines}
-    with stage(backlog) as where:
-        for number in range(runs):
-            for engine in engines:
-                started_at = datetime.now(UTC).isoformat(timespec="seconds")
-                renew(where)
-                timing = run_engine(engine, pythons, where, f"{engine}-{number}")
-                found = read_results(engine, where)
-                yield judged(
-                    engine, backlog, timing, differences(expected, found), of_engine[engine], started_at, about
-                )
+    for number in range(runs):
+        for engine in engines:
+            started_at = datetime.now(UTC).isoformat(timespec="seconds")
+            renew(where)
+            timing = run_engine(engine, pythons, where, f"{engine}-{number}", crossings)
+            found = differences(expected, read_results(engine, where))
+            yield judged(engine, backlog, timing, found, of_engine[engine], started_at, about)
 
 
 @contextmanager
@@ -198,11 +207,25 @@ def renew(where: Stage) -> None:
     made[CROSSINGS].result(READ_SECONDS_MAX)
 
 
-def run_engine(engine: str, pythons: Mapping[str, Path], where: Stage, group: str) -> Timing:
-    """One drain by one engine."""
+def run_engine(engine: str, pythons: Mapping[str, Path], where: Stage, group: str, crossings: int) -> Timing:
+    """One drain by one engine; when the clock has stopped, crossings that are under way may still arrive."""
     if engine == ONHAND:
-        return run_onhand(where.bootstrap_servers, where.redis_url, where.ends, group)
-    return timed(peer_running(engine, pythons[engine], where, group), where.redis_url, where.ends)
+        program = onhand_running(where.bootstrap_servers, where.redis_url, group, RULES_PATH)
+    else:
+        program = peer_running(engine, pythons[engine], where, group)
+    return timed(program, where.redis_url, where.ends, lambda: await_crossings(engine, where, crossings))
+
+
+def await_crossings(engine: str, where: Stage, count: int) -> None:
+    """Until so many are in Kafka, or for as long as one could still be under way: what is missing then is missing."""
+    deadline = time.monotonic() + UNDER_WAY_SECONDS_MAX
+    while records_in(where.bootstrap_servers, crossings_topic(engine)) < count and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def crossings_topic(engine: str) -> str:
+    """Where an engine tells its crossings."""
+    return THRESHOLDS.name if engine == ONHAND else CROSSINGS
 
 
 @contextmanager
@@ -240,13 +263,14 @@ def expected_results(oracle: Oracle) -> Results:
 
 def read_results(engine: str, where: Stage) -> Results:
     """What an engine has left in Redis and Kafka."""
-    topic = THRESHOLDS.name if engine == ONHAND else CROSSINGS
-    values = read_topic(where.bootstrap_servers, topic)
+    values = read_topic(where.bootstrap_servers, crossings_topic(engine))
     told = (_told(THRESHOLDS.decode(value)) for value in values) if engine == ONHAND else map(decode_crossing, values)
-    return Results(_shown(read_numbers(where.redis_url)), by_channel(told))
+    return Results(read_shown(where), by_channel(told))
 
 
-decode_crossing: Final = msgspec.json.Decoder(Crossing).decode
+def read_shown(where: Stage) -> dict[str, dict[str, int]]:
+    """The channels and the version of each SKU in Redis."""
+    return _shown(read_numbers(where.redis_url))
 
 
 def _told(threshold: Threshold) -> Crossing:
@@ -283,11 +307,15 @@ def differences(expected: Results, found: Results) -> Differences:
 
 
 def _common(wanted: list[Step], told: list[Step]) -> int:
-    """How many steps are in both, in the same order."""
+    """How many steps are in both, in the same order: their longest common subsequence."""
     if wanted == told:
         return len(wanted)
-    matcher = SequenceMatcher(None, wanted, told, autojunk=False)
-    return sum(block.size for block in matcher.get_matching_blocks())
+    lengths = [0] * (len(told) + 1)
+    for step in wanted:
+        before, lengths = lengths, [0]
+        for place, other in enumerate(told):
+            lengths.append(before[place] + 1 if step == other else max(before[place + 1], lengths[place]))
+    return lengths[-1]
 
 
 def judged(

@@ -246,7 +246,12 @@ def run_onhand(bootstrap_servers: str, redis_url: str, ends: list[str], group: s
     return timed(onhand_running(bootstrap_servers, redis_url, group, RULES_PATH), redis_url, ends)
 
 
-def timed(program: AbstractContextManager[Running], redis_url: str, ends: list[str]) -> Timing:
+def timed(
+    program: AbstractContextManager[Running],
+    redis_url: str,
+    ends: list[str],
+    before_it_ends: Callable[[], None] = lambda: None,
+) -> Timing:
     """One drain by a program that is started here, from the first key in Redis to the last end marker."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with Redis.from_url(redis_url) as client, program as running:
@@ -254,6 +259,7 @@ def timed(program: AbstractContextManager[Running], redis_url: str, ends: list[s
         began = time.perf_counter()
         wait_until(lambda: _ended(client, running, ends), DRAIN_SECONDS_MAX, "the last end marker in Redis")
         seconds = time.perf_counter() - began
+        before_it_ends()
         memory_bytes = _peak_memory_bytes(running.process.pid)
         running.drain()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -328,6 +334,17 @@ def read_topic(bootstrap_servers: str, name: str) -> Iterator[bytes]:
             low, high = consumer.get_watermark_offsets(TopicPartition(name, partition), timeout=10)
             consumer.assign([TopicPartition(name, partition, low)])
             yield from _read_partition(consumer, low, high)
+    finally:
+        consumer.close()
+
+
+def records_in(bootstrap_servers: str, name: str) -> int:
+    """How many records a topic has."""
+    consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "drain-check", "log_level": 2})
+    try:
+        partitions = consumer.list_topics(name, timeout=10).topics[name].partitions
+        marks = [consumer.get_watermark_offsets(TopicPartition(name, place), timeout=10) for place in partitions]
+        return sum(high - low for low, high in marks)
     finally:
         consumer.close()
 
