@@ -35,8 +35,8 @@ def python_of(engine: str) -> Path:
     directory = environment_of(engine)
     python = directory / "bin" / "python"
     if not is_made(engine):
-        _run([sys.executable, "-m", "venv", "--clear", str(directory)])
-        pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet"]
+        _run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(directory)])
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "--python", str(python)]
         _run([*pip, "install", "--require-hashes", "--requirement", str(requirements_of(engine))])
         _mark(engine).touch()
     return python
