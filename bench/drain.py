@@ -76,15 +76,16 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """An `onhand` process, and the file that it writes its log to."""
+    """A process of an engine, and the file that it writes its log to."""
 
     process: subprocess.Popen[bytes]
     log: Path
+    name: str = "onhand"
 
     def check_alive(self) -> None:
         """Raises BenchError with the end of its log where it has ended."""
         if self.process.poll() is not None:
-            raise BenchError(f"onhand ended with exit code {self.process.returncode}: {self.log_tail()}")
+            raise BenchError(f"{self.name} ended with exit code {self.process.returncode}: {self.log_tail()}")
 
     def log_tail(self) -> str:
         """The last of what it said."""
@@ -94,7 +95,7 @@ class Running:
         """Ends it as a user would; raises BenchError where it does not end well."""
         self.process.send_signal(signal.SIGTERM)
         if self.process.wait(STOP_SECONDS_MAX) != 0:
-            raise BenchError(f"onhand ended with exit code {self.process.returncode}: {self.log_tail()}")
+            raise BenchError(f"{self.name} ended with exit code {self.process.returncode}: {self.log_tail()}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +175,13 @@ def _create(admin: AdminClient, topics: Iterable[Topic[Any, Any]], partitions: i
 
 
 def renew_outputs(bootstrap_servers: str, redis_url: str, partitions: int) -> None:
-    """Empties Redis and makes the topics out anew, so that each run starts from nothing."""
+    """Empties Redis and makes the topics out anew, whatever they are, so that each run starts from nothing."""
     with Redis.from_url(redis_url) as client:
         client.flushall()
     admin = AdminClient({"bootstrap.servers": bootstrap_servers})
     outputs = [topic for topic in TOPICS if topic is not MOVEMENTS]
-    names = {topic.name for topic in outputs}
+    found = admin.list_topics(timeout=10).topics
+    names = {name for name in found if name != MOVEMENTS.name and not name.startswith("__")}
     for deleted in admin.delete_topics(list(names)).values():
         deleted.result(READ_SECONDS_MAX)
     wait_until(lambda: not names & set(admin.list_topics(timeout=10).topics), READ_SECONDS_MAX, "old topics to go")
@@ -227,8 +229,7 @@ def onhand_running(
     `more` are further settings as environment variables.
     """
     with tempfile.TemporaryDirectory(prefix="onhand-drain-") as directory:
-        log = Path(directory, "onhand.log")
-        environment = os.environ | {
+        settings = {
             "ONHAND_KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers,
             "ONHAND_KAFKA__GROUP": group,
             "ONHAND_REDIS__URL": redis_url,
@@ -237,14 +238,27 @@ def onhand_running(
             **(more or {}),
         }
         command = [str(Path(sys.executable).with_name("onhand")), "run", "availability", "--workers", str(workers)]
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, cwd=directory, env=environment, stdout=output, stderr=output)
-        try:
-            yield Running(process, log)
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+        with program_running("onhand", command, settings, Path(directory)) as running:
+            yield running
+
+
+@contextmanager
+def program_running(
+    name: str, command: Sequence[str], settings: Mapping[str, str], directory: Path
+) -> Iterator[Running]:
+    """A program as a process of its own in `directory`, with its log in a file there; ended on the way out.
+
+    `settings` are set on top of this process's environment variables.
+    """
+    log = directory / f"{name}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=directory, env=os.environ | settings, stdout=output, stderr=output)
+    try:
+        yield Running(process, log, name)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 def run_onhand(bootstrap_servers: str, redis_url: str, ends: list[str], group: str) -> Timing:
@@ -307,11 +321,16 @@ def _peak_bytes(pid: int) -> int:
 
 def read_outcome(bootstrap_servers: str, redis_url: str) -> Outcome:
     """Everything that a run left behind."""
-    with Redis.from_url(redis_url, decode_responses=True) as client:
-        channels = dict(_channels(client))
+    channels = read_numbers(redis_url)
     crossings = [THRESHOLDS.decode(value) for value in read_topic(bootstrap_servers, THRESHOLDS.name)]
     dead_letters = sum(1 for _ in read_topic(bootstrap_servers, DEAD_LETTERS.name))
     return Outcome(channels, crossings, dead_letters)
+
+
+def read_numbers(redis_url: str) -> dict[str, dict[str, int]]:
+    """The hash of each SKU in Redis, without the incarnation of the state."""
+    with Redis.from_url(redis_url, decode_responses=True) as client:
+        return dict(_channels(client))
 
 
 def _channels(client: Redis) -> Iterator[tuple[str, dict[str, int]]]:
@@ -335,6 +354,17 @@ def read_topic(bootstrap_servers: str, name: str) -> Iterator[bytes]:
             low, high = consumer.get_watermark_offsets(TopicPartition(name, partition), timeout=10)
             consumer.assign([TopicPartition(name, partition, low)])
             yield from _read_partition(consumer, low, high)
+    finally:
+        consumer.close()
+
+
+def records_in(bootstrap_servers: str, name: str) -> int:
+    """How many records a topic has."""
+    consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "drain-check", "log_level": 2})
+    try:
+        partitions = consumer.list_topics(name, timeout=10).topics[name].partitions
+        marks = [consumer.get_watermark_offsets(TopicPartition(name, place), timeout=10) for place in partitions]
+        return sum(high - low for low, high in marks)
     finally:
         consumer.close()
 

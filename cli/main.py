@@ -12,6 +12,7 @@ from cli import (
     bench,
     bench_latency,
     bench_lookups,
+    bench_peers,
     bench_report,
     bench_scale,
     bench_state,
@@ -93,6 +94,7 @@ add(bench_app, bench.replenishment, bench.REPLENISHMENT_EXAMPLES)
 add(bench_app, bench.healing, bench.HEALING_EXAMPLES)
 add(bench_app, bench_latency.latency, bench_latency.EXAMPLES)
 add(bench_app, bench_lookups.lookups, bench_lookups.EXAMPLES)
+add(bench_app, bench_peers.peers, bench_peers.EXAMPLES)
 add(bench_app, bench_scale.scale, bench_scale.EXAMPLES)
 add(bench_app, bench_state.state, bench_state.EXAMPLES)
 add(bench_app, bench_report.report, bench_report.REPORT_EXAMPLES)
