@@ -13,8 +13,11 @@ RUN pip install --no-cache-dir --require-hashes -r requirements.lock
 COPY . ./
 RUN pip install --no-cache-dir --no-build-isolation --no-deps --editable .
 
-ENV PYTHONUNBUFFERED=1
+# compiled loops are kept where the user may write, and are there at the first start
+RUN install --directory --owner onhand /var/cache/onhand
+ENV PYTHONUNBUFFERED=1 NUMBA_CACHE_DIR=/var/cache/onhand
 USER onhand
+RUN python -c "from operators.lane import warm_up; warm_up()"
 
 ENTRYPOINT ["onhand"]
 CMD ["--help"]

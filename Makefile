@@ -8,6 +8,7 @@ RUNTIME := $(VENV)/.made-for-running
 DEVELOPMENT := $(VENV)/.made-for-development
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 EDITABLE := install --no-build-isolation --no-deps --editable .
+WARM_UP := $(BIN)/python -c "from operators.lane import warm_up; warm_up()"
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --fork-strategy fewest \
 	--no-header --no-emit-index-url --no-emit-find-links $(UPGRADE)
 COMPILE := $(LOCK) pyproject.toml --extra build
@@ -77,10 +78,12 @@ $(BIN)/python:
 $(RUNTIME): requirements.lock pyproject.toml | $(BIN)/python
 	$(PIP) install --require-hashes --requirement requirements.lock
 	$(PIP) $(EDITABLE)
+	@$(WARM_UP)
 	@touch $@
 
 # it holds the runtime's lock too, so that one environment serves both
 $(DEVELOPMENT): requirements-dev.lock pyproject.toml | $(BIN)/python
 	$(PIP) install --require-hashes --requirement requirements-dev.lock
 	$(PIP) $(EDITABLE)
+	@$(WARM_UP)
 	@touch $(RUNTIME) $@

@@ -23,7 +23,7 @@ from flows.board import IN_FLIGHT_BYTES_MAX, READER_SLOTS, Board
 from flows.health import Facts, HealthServer
 from flows.measures import Measures
 from flows.running import run_flow
-from operators.lane import LaneHooks, LaneMaking, LaneSettings
+from operators.lane import LaneHooks, LaneMaking, LaneSettings, warm_up
 from operators.rules import RuleBook
 from operators.snapshots import SnapshotError
 from schemas.rule_changes import rules_of_document
@@ -136,6 +136,7 @@ class _Worker:
             is_behind=spec.is_behind,
             hooks=self._hooks(),
         )
+        warm_up()
         with HealthServer(settings.metrics.listen, spec.process, self._facts(), now_ms):
             run_flow(
                 availability_flow(self._source, self._sinks(), making),

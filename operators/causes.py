@@ -46,8 +46,9 @@ class Sightings:
     ) -> Cause:
         """The first cause that applies to a statement of `system` that is `difference` units above what was derived.
 
-        `recent` are the latest movements at the position; `rule` is the system's; `late` counts the movements that arrived after the statement although they were dated
-        before it; `of_stock`: whether the statement's quantity moves with on_hand.
+        `recent` are the latest movements at the position; `rule` is the system's; `late` counts the movements that
+        arrived after the statement although they were dated before it; `of_stock`: whether the statement's quantity
+        moves with on_hand.
         """
         if missing := self.sequences.evidence(position):
             return Cause("gap", missing)

@@ -1,6 +1,7 @@
 """Columns: the numbers of a lane, one dense row per thing, in arrays that grow together."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +15,11 @@ INT32_MAX: Final = 2**31 - 1
 NAME_BYTES_USUAL: Final = 16
 
 
+def record_of(fields: Sequence[tuple[str, type[np.generic]]]) -> np.dtype[Any]:
+    """A record whose fields can be named as attributes, too: so compiled loops run uncompiled as well."""
+    return np.dtype((np.record, np.dtype(list(fields), align=True)))
+
+
 def grown(array: Array, size: int) -> Array:
     """`array`, or where it is shorter than `size` one at least twice as long that begins with it."""
     if size <= len(array):
@@ -24,16 +30,21 @@ def grown(array: Array, size: int) -> Array:
 
 
 class Columns:
-    """Named columns of equal length; `cells` gives the same memory to code that goes row by row.
+    """Named columns of equal length, side by side in one array of records, so that a row lies in one place.
 
-    A cell of a memoryview reads and writes as a plain int, several times faster than one of an array. After
-    `add_row` both have to be taken anew, because growing moves the memory; `moves` counts how often it did.
+    `cells` gives the same memory to code that goes row by row: a cell of a memoryview reads and writes as a plain int,
+    several times faster than one of an array. After `add_row` both have to be taken anew, because growing moves the
+    memory; `moves` counts how often it did. `derived` columns are not part of dumps: they begin with 0.
     """
 
-    def __init__(self, types: Mapping[str, type[np.generic]]) -> None:
+    def __init__(
+        self, types: Mapping[str, type[np.generic]], derived: Mapping[str, type[np.generic]] = MappingProxyType({})
+    ) -> None:
         self.rows = 0
         self._types = dict(types)
-        self._arrays: dict[str, Array] = {name: np.zeros(FIRST_CAPACITY, type_) for name, type_ in types.items()}
+        fields = sorted({**types, **derived}.items(), key=lambda field: -np.dtype(field[1]).itemsize)
+        self._dtype = record_of(fields)
+        self.table: Array = np.zeros(FIRST_CAPACITY, self._dtype)
         self.cells: dict[str, memoryview] = {}
         self.moves = 0
         self._view()
@@ -48,16 +59,12 @@ class Columns:
 
     def __getitem__(self, name: str) -> Array:
         """The column's values, one per row, as an array over the same memory."""
-        return self._arrays[name][: self.rows]
+        return self.table[name][: self.rows]
 
     @property
     def capacity(self) -> int:
         """How many rows fit without growing."""
-        return len(next(iter(self._arrays.values())))
-
-    def with_room(self, name: str) -> Array:
-        """The column's memory, with the room behind its rows; as long as `moves` stays the same."""
-        return self._arrays[name]
+        return len(self.table)
 
     def make_room(self, rows: int) -> None:
         """Room for at least `rows` more."""
@@ -66,15 +73,15 @@ class Columns:
 
     def keep(self, wanted: Array) -> None:
         """Drops every row that `wanted`, a mask, does not name; the others move up in their order."""
-        kept = {name: self[name][wanted] for name in self._arrays}
-        self.rows = int(np.count_nonzero(wanted))
-        self._grow(max(FIRST_CAPACITY, self.rows))
-        for name, values in kept.items():
-            self._arrays[name][: self.rows] = values
+        kept = self.table[: self.rows][wanted]
+        self.rows = len(kept)
+        self.table = np.zeros(max(FIRST_CAPACITY, self.rows), self._dtype)
+        self.table[: self.rows] = kept
+        self._view()
 
     def dump(self) -> dict[str, bytes]:
         """Every column's bytes, little-endian."""
-        return {name: self[name].astype(self._little_endian(name), copy=False).tobytes() for name in self._arrays}
+        return {name: self[name].astype(self._little_endian(name), copy=False).tobytes() for name in self._types}
 
     def load(self, dumped: Mapping[str, bytes]) -> None:
         """Replaces all rows; raises ValueError where columns are missing or not of one length."""
@@ -83,21 +90,20 @@ class Columns:
         if len(lengths) != 1:
             raise ValueError(f"columns of different lengths: {sorted(lengths)}")
         self.rows = lengths.pop()
-        self._grow(max(FIRST_CAPACITY, self.rows))
+        self.table = np.zeros(max(FIRST_CAPACITY, self.rows), self._dtype)
         for name, values in loaded.items():
-            self._arrays[name][: self.rows] = values
+            self.table[name][: self.rows] = values
+        self._view()
 
     def _grow(self, capacity: int) -> None:
-        for name, array in self._arrays.items():
-            grown = np.zeros(capacity, self._types[name])
-            kept = min(len(array), capacity)
-            grown[:kept] = array[:kept]
-            self._arrays[name] = grown
+        table = np.zeros(capacity, self._dtype)
+        table[: self.rows] = self.table[: self.rows]
+        self.table = table
         self._view()
 
     def _view(self) -> None:
         self.moves += 1
-        self.cells = {name: array.data for name, array in self._arrays.items()}
+        self.cells = {name: self.table[name].data for name in self._dtype.names or ()}
 
     def _little_endian(self, name: str) -> np.dtype[Any]:
         return np.dtype(self._types[name]).newbyteorder("<")
@@ -206,6 +212,8 @@ class IndexedNames(Names):
 
     def __init__(self) -> None:
         super().__init__()
+        self.moves = 0
+        self._indexed = 0
         self.table = NameTable(
             np.zeros(FIRST_CAPACITY, np.int32),
             np.zeros(FIRST_CAPACITY * NAME_BYTES_USUAL, np.uint8),
@@ -218,8 +226,6 @@ class IndexedNames(Names):
         if row == self._indexed:
             self._index(name.encode("utf-8", "surrogatepass"))
         return row
-
-    _indexed = 0
 
     def _index(self, text: bytes) -> None:
         row, ends = self._indexed, self.table.ends
@@ -241,6 +247,7 @@ class IndexedNames(Names):
         if bytes_ > len(texts):
             texts = np.concatenate([texts, np.zeros(max(len(texts), bytes_), np.uint8)])
         self.table = NameTable(slots, texts, ends)
+        self.moves += 1
 
 
 class Pairs:
@@ -259,7 +266,7 @@ class Pairs:
     def row(self, owner: int, member: int) -> int:
         """The row of the pair, −1 where it has none."""
         columns = self._columns
-        owners, members = columns.with_room(self._owner), columns.with_room(self._member)
+        owners, members = columns.table[self._owner], columns.table[self._member]
         return int(self.table.slots[find_pair(self.table.slots, owners, members, owner, member)]) - 1
 
     def of(self, owner: int) -> list[int]:

@@ -1,7 +1,7 @@
 """Compiling: loops over columns become machine code; nothing else of numba is used."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numba
 
@@ -13,5 +13,4 @@ def compiled(function: FunctionT) -> FunctionT:
 
     What is kept does not notice changes in other files: a compiled function calls compiled ones of its own file only.
     """
-    made: FunctionT = numba.njit(cache=True, boundscheck=False, error_model="numpy")(function)
-    return made
+    return cast("FunctionT", numba.njit(cache=True, error_model="numpy")(function))

@@ -6,12 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
-from operators.columns import Columns
-from operators.plain import IdTable, insert_ids
+from operators.columns import Columns, record_of
+from operators.plain import insert_ids
 
 Array = NDArray[Any]
 FREE: Final = 0  # marks a free slot; a hash of 0 is stored as 1
 FIRST_CAPACITY: Final = 64
+_ID: Final = record_of([("hash", np.uint64), ("sku", np.int32), ("time_ms", np.int64)])
 
 
 def hash_of(source: str, id_: str) -> int:
@@ -31,6 +32,7 @@ class RecentIds:
         self._dedupe_ms = dedupe_ms
         self._ids_per_sku_max = ids_per_sku_max
         self._used = 0
+        self.moves = 0
         self._allocate(FIRST_CAPACITY)
 
     def horizon_ms(self, sku: int) -> int:
@@ -75,12 +77,9 @@ class RecentIds:
         """Replaces all ids; the SKUs' columns have been loaded before."""
         hashes = np.frombuffer(dumped["hash"], "<u8")
         owners, times = np.frombuffer(dumped["sku"], "<i4"), np.frombuffer(dumped["time_ms"], "<i8")
-        self._refill(hashes, owners, times)
-
-    @property
-    def table(self) -> IdTable:
-        """The memory of it all, for compiled loops."""
-        return IdTable(self._hashes, self._owners, self._times)
+        ids = np.zeros(len(hashes), _ID)
+        ids["hash"], ids["sku"], ids["time_ms"] = hashes, owners, times
+        self._refill(ids)
 
     @property
     def used(self) -> int:
@@ -118,21 +117,18 @@ class RecentIds:
     def _clean(self, ids: int = 0) -> None:
         """Drops what is forgotten and makes room: at most a quarter of the slots are taken with `ids` more."""
         live = self._live()
-        self._refill(self._hashes[live], self._owners[live], self._times[live], ids)
+        self._refill(self.table[live], ids)
 
-    def _refill(self, hashes: Array, owners: Array, times: Array, more: int = 0) -> None:
+    def _refill(self, ids: Array, more: int = 0) -> None:
+        """Distinct ids into a table of the size for them and `more`."""
         capacity = FIRST_CAPACITY
-        while capacity < 4 * (len(hashes) + more):
+        while capacity < 4 * (len(ids) + more):
             capacity *= 2
         self._allocate(capacity)
-        self._insert(hashes, owners, times)
-        self._used = len(hashes)
-        counts = np.bincount(owners, minlength=self._skus.rows)
+        insert_ids(self.table, ids)
+        self._used = len(ids)
+        counts = np.bincount(ids["sku"], minlength=self._skus.rows)
         self._skus["ids"][:] = counts[: self._skus.rows]
-
-    def _insert(self, hashes: Array, owners: Array, times: Array) -> None:
-        """Puts distinct ids into the empty table."""
-        insert_ids(self.table, hashes, owners, times)
 
     def _shorten(self, sku: int) -> None:
         """Too many ids of one SKU: its horizon moves up until three quarters are left."""
@@ -147,10 +143,10 @@ class RecentIds:
         self._clean()
 
     def _allocate(self, capacity: int) -> None:
+        self.moves += 1
         self._mask = capacity - 1
-        self._hashes = np.zeros(capacity, np.uint64)
-        self._owners = np.zeros(capacity, np.int32)
-        self._times = np.zeros(capacity, np.int64)
+        self.table: Array = np.zeros(capacity, _ID)
+        self._hashes, self._owners, self._times = (self.table[name] for name in _ID.names or ())
         self._hash_cells = self._hashes.data
         self._sku_cells = self._owners.data
         self._time_cells = self._times.data

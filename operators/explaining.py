@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from operators.cover import by_weekday, runs_out_ms
+from operators.last_facts import LastFacts
 from operators.offers import View
 from operators.pools import Spare
 from operators.positions import QUANTITIES
-from operators.last_facts import LastFacts
 from operators.reorder import days_of_cover, dynamic_safety_units
 from operators.replenishing import Replenishing
 from operators.requesting import Requesting

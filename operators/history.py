@@ -4,8 +4,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from operators.columns import FIRST_CAPACITY, Columns, Pairs, grown
-from operators.plain import EntryColumns, chain_entries
+from operators.columns import Array, Columns, Pairs
+from operators.plain import chain_entries
 from operators.positions import QUANTITIES
 
 _ENTRY_COLUMNS: Final[dict[str, type[np.generic]]] = {
@@ -43,7 +43,6 @@ class History:
         self._anchors = Columns(_ANCHOR_COLUMNS)
         self._anchor_rows = Pairs(self._anchors, "position", "quantity")
         self._kept = 0
-        self.anchored = np.zeros(FIRST_CAPACITY, np.int8)  # by position: 1 where something was counted
         self._counts: dict[tuple[int, int], list[int]] = {}  # by position and quantity: entries of counts, as they came
 
     def horizon_ms(self, position: int) -> int:
@@ -68,7 +67,7 @@ class History:
         anchor = self._anchor_rows.row(position, quantity)
         if anchor < 0:
             anchor = self._anchor_rows.add(position, quantity)
-            self._note_anchored()
+            self._positions.cells["anchored"][position] = 1
             self._anchors.cells["last_ms"][anchor] = self._anchors.cells["dropped_ms"][anchor] = NEVER
         cells = self._anchors.cells
         if cells["last_ms"][anchor] > time_ms:
@@ -105,16 +104,19 @@ class History:
         self._entries.load(dumped["entries"])
         self._anchors.load(dumped["anchors"])
         self._anchor_rows.rebuild()
-        self._note_anchored()
+        self._positions["anchored"][self._anchors["position"]] = 1
         self._kept = self._entries.rows
         self._find_counts()
 
-    def columns(self) -> EntryColumns:
+    @property
+    def table(self) -> Array:
         """The entries' memory, for compiled loops."""
-        of = self._entries.with_room
-        return EntryColumns(
-            of("position"), of("quantity"), of("anchor"), of("time_ms"), of("amount"), of("previous")
-        )
+        return self._entries.table
+
+    @property
+    def moves(self) -> int:
+        """Changes when the memory of `table` did."""
+        return self._entries.moves
 
     @property
     def rows(self) -> int:
@@ -135,11 +137,6 @@ class History:
         if self._entries.rows + rows > 2 * self._kept + ROWS_BEFORE_CLEANING:
             self._clean()
         self._entries.make_room(rows)
-        self.anchored = grown(self.anchored, self._positions.capacity)
-
-    def _note_anchored(self) -> None:
-        self.anchored = grown(self.anchored, self._positions.capacity)
-        self.anchored[self._anchors["position"]] = 1
 
     def _shrink_jump(self, position: int, quantity: int, time_ms: int, amount: int) -> None:
         """The first count at or after `time_ms` takes up `amount`, so that nothing after it moves."""
@@ -204,5 +201,4 @@ class History:
 
     def _chain(self) -> None:
         """Links each entry to the one before it at the same position, in the order in which they came."""
-        positions, entries = self._positions, self._entries
-        chain_entries(entries["position"], entries["previous"], positions["entry"], positions["entries"])
+        chain_entries(self._entries.table, self._entries.rows, self._positions.table)

@@ -21,6 +21,17 @@ from operators.generations import Generations, InForce
 from operators.last_facts import LastFacts
 from operators.levels import LEVELS
 from operators.outcome import Happening, Outcome
+from operators.plain import (
+    DESTINATION,
+    LOCATION,
+    NEW_DESTINATION,
+    NEW_LOCATION,
+    NEW_SKU,
+    NO_ROOM,
+    ROW_BY_ROW,
+    SKU,
+)
+from operators.plain_path import Crossing, PlainPath, PlainResult, Surroundings, packed, text_of
 from operators.positions import effect_of, signed_units
 from operators.replenishing import Replenishing
 from operators.requesting import Requesting, answer_to
@@ -67,12 +78,14 @@ from schemas.outputs import (
     position_threshold_id,
     threshold_id,
 )
+from schemas.rules import ChannelRules, Rules
 from schemas.times import LATEST_MS, format_ms
 
 NOTHING_APPLIED: Final = -1
 CONTROL_LANE: Final = 0  # reports what is wrong with a control record that every lane sees, so that it is told once
 IDS_PER_SKU_MAX: Final = 65_536
 BEAT_EVERY: Final = 256  # messages
+PLAIN_FROM_MESSAGES: Final = 16  # fewer are sooner done row by row
 FIRST_PARTITION: Final = 0  # what every partition is told is told on by this one
 HISTORY_MAX: Final = 4096  # entries of one position
 EXPLAINED_EVERY_MS: Final = 1000  # a SKU, at most
@@ -138,6 +151,7 @@ class Lane:
         self._requesting = Requesting(self._stock)
         self._facts = LastFacts(self._stock.locations)
         self._stating = Stating(self._stock, self._facts)
+        self._plain = PlainPath(self._stock, self._ids, self._facts, settings.as_of_ms, settings.history_max)
         self._replenishing = Replenishing(self._stock)
         self._explaining = Explaining(self._stock, self._requesting, self._stating, self._replenishing, self._facts)
         self._shadow = None if shadow is None else Shadow(self._stock, shadow)
@@ -264,6 +278,8 @@ class Lane:
             lane._facts.load_first_format(state["recent"], sightings, lane._stock.location_of)
         if lane._shadow is not None and state["shadow"] is not None:
             lane._shadow.load(state["shadow"])
+        for sku in range(lane._stock.skus.rows):
+            lane._review(sku)
         return lane
 
     @property
@@ -325,20 +341,105 @@ class Lane:
         )
 
     def _apply_batch(self, batch: Batch, outcome: Outcome, beat: Callable[[], None]) -> None:
-        origin = self._origin(batch.origin)
-        headers = batch.headers or [None] * len(batch.offsets)
-        for place, (offset, timestamp_ms, key, payload, pairs) in enumerate(
-            zip(batch.offsets, batch.timestamps, batch.keys, batch.payloads, headers, strict=True)
-        ):
-            if place % BEAT_EVERY == 0:
+        origin, place = self._origin(batch.origin), 0
+        if len(batch.offsets) >= PLAIN_FROM_MESSAGES:
+            place = self._apply_plain(batch, origin, outcome, beat)
+        for row in range(place, len(batch.offsets)):
+            if (row - place) % BEAT_EVERY == 0:
                 beat()
-            if offset <= self._applied[origin]:
-                self._show_again(key, payload, outcome)
-                continue
-            traceparent = None if pairs is None else _traceparent(pairs)
-            message = _Message(origin, offset, timestamp_ms, key, payload, traceparent)
-            self._apply_message(message, batch.origin, outcome)
-            self._applied[origin] = offset
+            self._apply_row(batch, row, origin, outcome)
+
+    def _apply_row(self, batch: Batch, place: int, origin: int, outcome: Outcome) -> None:
+        """Applies one message of a batch; the definition of what it means begins here."""
+        offset, key, payload = batch.offsets[place], batch.keys[place], batch.payloads[place]
+        if offset <= self._applied[origin]:
+            self._show_again(key, payload, outcome)
+            return
+        pairs = None if batch.headers is None else batch.headers[place]
+        traceparent = None if pairs is None else _traceparent(pairs)
+        message = _Message(origin, offset, batch.timestamps[place], key, payload, traceparent)
+        self._apply_message(message, batch.origin, outcome)
+        self._applied[origin] = offset
+
+    def _apply_plain(self, batch: Batch, origin: int, outcome: Outcome, beat: Callable[[], None]) -> int:
+        """Applies a batch by compiled loops, what is not plain row by row in its place; where the loops gave up."""
+        messages, place, count = packed(batch), 0, len(batch.offsets)
+        while place < count and self._is_plain(origin):
+            beat()
+            rules = self._generations[origin]
+            around = Surroundings(
+                self._clocks[origin], rules.generation, self._settings.dedupe_ms, self._settings.ids_per_sku_max
+            )
+            done = self._plain.apply(messages, place, origin, around, self._applied[origin])
+            self._applied[origin] = done.last_offset
+            self._take(done, batch, rules.generation, outcome)
+            place = done.place
+            if done.ended == ROW_BY_ROW:
+                self._apply_row(batch, place, origin, outcome)
+                place += 1
+            elif done.ended == NEW_SKU:
+                self._stock.add_sku(text_of(messages, SKU), origin, self._clocks[origin])
+            elif done.ended == NEW_LOCATION:
+                self._stock.locations.add(text_of(messages, LOCATION))
+            elif done.ended == NEW_DESTINATION:
+                self._stock.locations.add(text_of(messages, DESTINATION))
+            elif done.ended == NO_ROOM:
+                self._plain.make_room(count - place)
+        return place
+
+    def _is_plain(self, origin: int) -> bool:
+        """Whether nothing about the origin or the lane makes every movement more than a sum."""
+        rules = self._generations[origin].book
+        return not rules.sources and self._trust.of(origin) is None and self._shadow is None and self._plain.fits
+
+    def _take(self, done: PlainResult, batch: Batch, generation: int, outcome: Outcome) -> None:
+        """What compiled loops have done becomes part of the outcome."""
+        outcome.applied += done.applied
+        outcome.duplicates += done.duplicates
+        told = dict.fromkeys(done.touched)
+        outcome.touched.update(told)
+        self._unexplained.update(told)
+        outcome.thresholds.extend(self._crossed(crossing, batch, generation) for crossing in done.crossings)
+
+    def _crossed(self, crossing: Crossing, batch: Batch, generation: int) -> Threshold:
+        stock, version = self._stock, batch.offsets[crossing.message]
+        name = stock.names[crossing.sku]
+        channel = location = None
+        if crossing.row >= 0:
+            channel = stock.channel_of(crossing.row)
+            id_ = threshold_id(name, channel, version)
+        else:
+            location = stock.location_of(-1 - crossing.row)
+            id_ = position_threshold_id(name, location, version)
+        pairs = None if batch.headers is None else batch.headers[crossing.message]
+        return Threshold(
+            id=id_,
+            sku=name,
+            channel=channel,
+            location=location,
+            from_=LEVELS[crossing.before],
+            to=LEVELS[crossing.after],
+            sellable=crossing.units,
+            threshold=crossing.threshold,
+            version=version,
+            rules=generation,
+            time=format_ms(crossing.time_ms),
+            initial=bool(crossing.initial),
+            cause=Cause("movement", crossing.source, crossing.id),
+            correlation=crossing.correlation,
+            traceparent=None if pairs is None else _traceparent(pairs),
+        )
+
+    def _review(self, sku: int) -> None:
+        """Whether more than plain movements concern `sku` from now on."""
+        cells = self._stock.positions.cells
+        self._stock.skus.cells["special"][sku] = (
+            bool(self._stock.skus.cells["ledgers"][sku])
+            or sku in self._pending
+            or self._requesting.remembers(sku)
+            or self._stating.waits_for(sku)
+            or any(cells["proposed"][row] or cells["expected"][row] for row in self._stock.positions_of(sku))
+        )
 
     def _show_again(self, key: bytes | None, payload: bytes | None, outcome: Outcome) -> None:
         """A record that is in the state already: what it led to may never have got out, so its SKU is told again."""
@@ -382,6 +483,8 @@ class Lane:
         else:
             self._trust_location(record, time_ms, message, origin, outcome)
         outcome.divergences.extend(self._stating.collect(message.offset))
+        if isinstance(record, Fact) and (sku := self._stock.names.row(record.sku)) >= 0:
+            self._review(sku)
         return refusal
 
     def _ask(self, requested: Requested, time_ms: int, message: _Message, outcome: Outcome) -> Refusal | None:
@@ -541,6 +644,8 @@ class Lane:
         candidates = self._at_home(home) if rules_change else sorted(due.union(changed, self._pending_at(home)))
         for sku in candidates:
             before = self._stock.resolve_again(sku, clock_ms) if rules_change else None
+            if rules_change:
+                self._review(sku)
             if sku in changed:
                 self._reflect(sku, changed[sku], outcome, is_daily=sku in due)
             elif before is not None or sku in due or self._may_show_more(sku):
@@ -576,6 +681,7 @@ class Lane:
         happening = self._at_clock(time_ms, message, Cause("rules"))
         for sku in self._at_home(home):
             others = self._stock.resolve_again(sku, happening.clock_ms)
+            self._review(sku)
             if others is not None or self._may_show_more(sku):
                 self._unexplained[sku] = None
                 self._settle(sku, others, happening, outcome)
@@ -691,6 +797,20 @@ class Lane:
             correlation=happening.correlation,
             traceparent=happening.traceparent,
         )
+
+
+def warm_up() -> None:
+    """Lets compiled loops be compiled, or loaded where they were before, so that no movement waits for it."""
+    origin = Origin("", "", 0, "")
+    lane = Lane(0, RuleBook(Rules(channels={"web": ChannelRules()})), LaneSettings(1, 1, dedupe_ms=1))
+    payload = (
+        b'{"id":"%d","source":"warm","kind":"shipped","sku":"A","location":"east","quantity":1,'
+        b'"time":"2026-01-01T00:00:00Z"}'
+    )
+    numbers = list(range(2 * PLAIN_FROM_MESSAGES))
+    payloads: list[bytes | None] = [payload % number for number in numbers]
+    lane.apply([Batch(origin, numbers, numbers, [b"A"] * len(numbers), payloads)])
+    Lane.restore(0, lane.snapshot(), RuleBook(Rules()), LaneSettings(1, 1, dedupe_ms=1))
 
 
 def _older(oldest_ms: int, batch: Batch) -> int:

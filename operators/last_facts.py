@@ -43,9 +43,8 @@ class LastFacts:
 
     def __init__(self, locations: IndexedNames) -> None:
         self._locations = locations
-        self._skus = 0
         self._used = 0
-        self._kept = 0
+        self.moves = 0
         self._texts = np.zeros(FIRST_BYTES, np.uint8)
         self._rings = [np.zeros(FIRST_CAPACITY * KEPT, np.int64) for _ in range(2)]
         self._counts = [np.zeros(FIRST_CAPACITY, np.int64) for _ in range(2)]
@@ -100,25 +99,25 @@ class LastFacts:
         if skus > len(self._counts[0]):
             self._counts = [grown(counts, skus) for counts in self._counts]
             self._rings = [grown(ring, len(self._counts[0]) * KEPT) for ring in self._rings]
-        self._skus = max(self._skus, skus)
+            self.moves += 1
 
     def dump(self) -> dict[str, bytes]:
         """Everything: rings in their order, and the bytes that they point to."""
         self._clean(FACT_BYTES_MAX)
         dumped = {"texts": self._texts[: self._used].tobytes()}
         for name, ring, counts in zip(("recent", "plain"), self._rings, self._counts, strict=True):
-            dumped[f"{name}_ring"] = ring[: self._skus * KEPT].astype("<i8").tobytes()
-            dumped[f"{name}_count"] = counts[: self._skus].astype("<i8").tobytes()
+            dumped[f"{name}_ring"] = ring.astype("<i8").tobytes()
+            dumped[f"{name}_count"] = counts.astype("<i8").tobytes()
         return dumped
 
     def load(self, dumped: dict[str, bytes]) -> None:
         """Replaces everything."""
         texts = np.frombuffer(dumped["texts"], np.uint8)
-        self._used = self._kept = len(texts)
+        self._used = len(texts)
+        self.moves += 1
         self._texts = grown(texts.copy(), max(FIRST_BYTES, self._used + FACT_BYTES_MAX))
         self._counts = [np.frombuffer(dumped[f"{name}_count"], "<i8").astype(np.int64) for name in ("recent", "plain")]
         self._rings = [np.frombuffer(dumped[f"{name}_ring"], "<i8").astype(np.int64) for name in ("recent", "plain")]
-        self._skus = len(self._counts[0])
         self._counts = [grown(counts, FIRST_CAPACITY) for counts in self._counts]
         self._rings = [grown(ring, len(self._counts[0]) * KEPT) for ring in self._rings]
 
@@ -148,7 +147,7 @@ class LastFacts:
 
     def _entries(self, sku: int, which: int) -> Iterator[tuple[Any, ...]]:
         """Time, kind, source, id, quantity, location, channel, and what a plain one tells besides; the oldest first."""
-        if sku >= self._skus:
+        if sku >= len(self._counts[which]):
             return
         ring, count = self._rings[which], int(self._counts[which][sku])
         for number in range(max(0, count - KEPT), count):
@@ -177,10 +176,11 @@ class LastFacts:
         while size < self._used + 2 * bytes_:
             size *= 2
         before, self._texts = self._texts, np.zeros(size, np.uint8)
-        self._used = int(keep_facts(before, self._texts, *self._rings, *self._counts, self._skus))
+        self._used = int(keep_facts(before, self._texts, *self._rings, *self._counts))
         wanted = max(FIRST_BYTES, 2 * self._used + bytes_)
         if wanted < size:
             self._texts = self._texts[:wanted].copy()
+        self.moves += 1
 
 
 def _record(  # as they were packed

@@ -9,7 +9,7 @@ it does not know is slow, never wrong.
 All compiled functions stand in this one file: the compiler's cache notices changes of the file only.
 """
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ Ints8 = NDArray[np.int8]
 Ints32 = NDArray[np.int32]
 Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
+Records = Any  # a structured array: one record for each row of `Columns`
 
 # Pairs, as Columns' `Pairs` keeps them
 
@@ -132,7 +133,7 @@ SECRET: Final = np.frombuffer(
 HASHED_BYTES_MIN: Final = 4
 HASHED_BYTES_MAX: Final = 64
 PRIME_1: Final = np.uint64(0x9E3779B185EBCA87)
-LOW: Final = np.uint64(0xFFFFFFFF)
+LOWER: Final = np.uint64(0xFFFFFFFF)
 
 
 @compiled
@@ -156,13 +157,13 @@ def half_at(text: Bytes, at: int) -> np.uint64:
 @compiled
 def folded(one: np.uint64, other: np.uint64) -> np.uint64:
     """The two halves of the 128 bits of a product, in one."""
-    low_one, high_one = one & LOW, one >> HALF
-    low_other, high_other = other & LOW, other >> HALF
+    low_one, high_one = one & LOWER, one >> HALF
+    low_other, high_other = other & LOWER, other >> HALF
     low = low_one * low_other
     middle = high_one * low_other + (low >> HALF)
-    second = (middle & LOW) + low_one * high_other
+    second = (middle & LOWER) + low_one * high_other
     high = high_one * high_other + (middle >> HALF) + (second >> HALF)
-    return ((second << HALF) | (low & LOW)) ^ high
+    return ((second << HALF) | (low & LOWER)) ^ high
 
 
 @compiled
@@ -586,83 +587,13 @@ class PairTable(NamedTuple):
     lasts: Ints32
 
 
-class SkuColumns(NamedTuple):
-    """By SKU; `classes` is that of its rules (ABSENT: not plain), `special` 1 where more than movements concern it."""
-
-    home: Ints32
-    version: Ints
-    as_of_ms: Ints
-    generation: Ints
-    seen_ms: Ints
-    newest_ms: Ints
-    floor_ms: Ints
-    ids: Ints32
-    classes: Ints32
-    special: Ints8
-    touched: Ints  # the number of the call that touched it last
-
-
-class PositionColumns(NamedTuple):
-    """By position; `quantities` in the order of QUANTITIES."""
-
-    sku: Ints32
-    location: Ints32
-    quantities: tuple[Ints, Ints, Ints, Ints, Ints, Ints, Ints]
-    newest_ms: Ints
-    floor_ms: Ints
-    entry: Ints32
-    entries: Ints32
-    level: Ints8
-    recovered: Ints8
-    crossed: Ints8
-    stock_day: Ints32
-    stock_days: Ints32
-    anchored: Ints8  # 1: something of it was counted
-
-
-class EntryColumns(NamedTuple):
-    """The history, one row for each change of a quantity."""
-
-    position: Ints32
-    quantity: Ints8
-    anchor: Ints8
-    time_ms: Ints
-    amount: Ints
-    previous: Ints32
-
-
-class IdTable(NamedTuple):
-    """The ids applied lately, as `RecentIds` has them."""
-
-    hashes: Hashes
-    owners: Ints32
-    times: Ints
-
-
 class WindowColumns(NamedTuple):
     """Units by hour and day, as `Windows` has them; `rows` by position: row + 1."""
 
     rows: Ints32
-    position: Ints32
-    hour: Ints32
-    day: Ints32
-    edits: Ints32
+    columns: Records
     hours: Ints32
     days: Ints32
-
-
-class StandingColumns(NamedTuple):
-    """By SKU and channel."""
-
-    sku: Ints32
-    channel: Ints32
-    level: Ints8
-    recovered: Ints8
-    crossed: Ints8
-    sellable: Ints
-    promised: Ints
-    overcommitted: Ints
-    backordered: Ints
 
 
 class FactColumns(NamedTuple):
@@ -679,34 +610,24 @@ class RuleColumns(NamedTuple):
     """What holds for the SKUs of a class: its channels from `begins` to `begins` of the next one, and its places."""
 
     begins: Ints
-    channel: Ints32
-    share_percent: Ints
-    safety_units: Ints
-    safety_percent: Ints
-    low_stock_at: Ints
-    recovered_at: Ints
-    cap_units: Ints  # NO_CAP: none
-    backorder_units: Ints
-    commitment_only: Ints8
-    sell: Ints8
+    channels: Records
     draws: Ints8  # [channel's place, location]
-    place_safety_units: Ints  # [class, location]
-    place_low_stock_at: Ints  # [class, location]; NO_LEVEL: no level
+    places: Ints  # [class, location, PLACE_SAFETY or PLACE_LOW]; NO_LEVEL: no level
 
 
 class Lane(NamedTuple):
-    """All columns of a lane."""
+    """All tables of a lane."""
 
     sku_names: NameTable
     location_names: NameTable
-    skus: SkuColumns
-    positions: PositionColumns
+    skus: Records
+    positions: Records
     position_pairs: PairTable
-    entries: EntryColumns
-    ids: IdTable
+    entries: Records
+    ids: Records
     demand: WindowColumns
     returns: WindowColumns
-    standings: StandingColumns
+    standings: Records
     standing_pairs: PairTable
     facts: FactColumns
     rules: RuleColumns
@@ -726,17 +647,11 @@ class Moment(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What a call leaves to be told: SKUs by their first touch, and crossings by their message."""
+    """What a call leaves to be told: SKUs by their first touch, crossings by their message, with its texts."""
 
     touched: Ints32
-    message: Ints
-    row: Ints  # of the standing, or −1 − row of the position
-    before: Ints8
-    after: Ints8
-    units: Ints
-    threshold: Ints
-    initial: Ints8
-    texts: Ints  # of the message: begins and ends of what names its cause
+    crossings: Records
+    texts: Ints  # begins and ends, 2 × TEXTS for each crossing
 
 
 # Sizes: how many rows each growing thing has, and in the second half how many it may have
@@ -749,6 +664,7 @@ COUNTS: Final = 6
 DONE, ROW_BY_ROW, NO_ROOM, NEW_SKU, NEW_LOCATION, NEW_DESTINATION, FULL = range(7)
 
 NO_CAP: Final = -1
+PLACE_SAFETY, PLACE_LOW = range(2)
 NO_LEVEL: Final = -(2**62)
 OUT, LOW, IN_STOCK = range(3)
 AHEAD_MS_MAX: Final = 300_000
@@ -763,6 +679,7 @@ KEPT: Final = 8  # facts of a SKU
 FACT_HEAD_BYTES: Final = 30
 FACT_BYTES_MAX: Final = 4 * PLAIN_TEXT_MAX + FACT_HEAD_BYTES
 INT32_MAX: Final = 2**31 - 1
+CROSSED_AT_ONCE_MAX: Final = 1024  # by one movement
 DEMAND, RETURNS = 1, 2
 
 
@@ -783,26 +700,45 @@ def number_at(text: Bytes, at: int, size: int) -> int:
 
 
 @compiled
-def available_of(positions: PositionColumns, row: int) -> int:
+def available_of(positions: Records, row: int) -> int:
     """What is there and free now."""
-    held = positions.quantities
-    return held[0][row] - max(0, held[1][row]) - max(0, held[2][row]) - max(0, held[4][row])
+    held = positions[row]
+    return held.on_hand - max(0, held.reserved) - max(0, held.allocated) - max(0, held.quarantined)
 
 
 @compiled
-def _reach(lane: Lane, sizes: Ints, sku: int, location: int, time_ms: int) -> int:
+def _add(positions: Records, row: int, quantity: int, amount: int) -> None:
+    """Adds to one of QUANTITIES."""
+    if quantity == 0:
+        positions[row].on_hand += amount
+    elif quantity == 1:
+        positions[row].reserved += amount
+    elif quantity == 2:
+        positions[row].allocated += amount
+    elif quantity == 3:
+        positions[row].picked += amount
+    elif quantity == 4:
+        positions[row].quarantined += amount
+    elif quantity == 5:
+        positions[row].in_transit += amount
+    else:
+        positions[row].incoming += amount
+
+
+@compiled
+def _reach(positions: Records, pairs: PairTable, sizes: Ints, sku: int, location: int, time_ms: int) -> int:
     """The row of the position, made where it is new."""
-    positions, pairs = lane.positions, lane.position_pairs
-    slot = find_pair(pairs.slots, positions.sku, positions.location, sku, location)
+    slot = find_pair(pairs.slots, positions["sku"], positions["location"], sku, location)
     row = pairs.slots[slot] - 1
     if row < 0:
         row = sizes[SIZE_POSITIONS]
         sizes[SIZE_POSITIONS] = row + 1
-        positions.sku[row], positions.location[row] = sku, location
+        positions[row].sku = sku
+        positions[row].location = location
         _link(pairs, slot, sku, row)
-    if positions.newest_ms[row] == 0 and positions.stock_day[row] == 0:
-        positions.stock_day[row] = time_ms // DAY_MS
-    positions.newest_ms[row] = max(positions.newest_ms[row], time_ms)
+    if positions[row].newest_ms == 0 and positions[row].stock_day == 0:
+        positions[row].stock_day = time_ms // DAY_MS
+    positions[row].newest_ms = max(positions[row].newest_ms, time_ms)
     return row
 
 
@@ -819,65 +755,67 @@ def _link(pairs: PairTable, slot: int, owner: int, row: int) -> None:
 
 
 @compiled
-def _change(lane: Lane, sizes: Ints, row: int, quantity: int, time_ms: int, amount: int, as_of_ms: int) -> None:
+def _change(
+    positions: Records, entries: Records, sizes: Ints, row: int, quantity: int, time_ms: int, amount: int, as_of_ms: int
+) -> None:
     """A quantity changed by `amount`; nothing of the position was ever counted."""
-    positions, entries = lane.positions, lane.entries
-    positions.quantities[quantity][row] += amount
-    if time_ms < max(positions.newest_ms[row] - as_of_ms, positions.floor_ms[row]):
+    _add(positions, row, quantity, amount)
+    if time_ms < max(positions[row].newest_ms - as_of_ms, positions[row].floor_ms):
         return
     entry = sizes[SIZE_ENTRIES]
     sizes[SIZE_ENTRIES] = entry + 1
-    entries.position[entry] = row
-    entries.quantity[entry] = quantity
-    entries.anchor[entry] = 0
-    entries.time_ms[entry] = time_ms
-    entries.amount[entry] = amount
-    entries.previous[entry] = positions.entry[row]
-    positions.entry[row] = entry + 1
-    positions.entries[row] += 1
+    entries[entry].position = row
+    entries[entry].quantity = quantity
+    entries[entry].anchor = 0
+    entries[entry].time_ms = time_ms
+    entries[entry].amount = amount
+    entries[entry].previous = positions[row].entry
+    positions[row].entry = entry + 1
+    positions[row].entries += 1
 
 
 @compiled
-def _note_stock(positions: PositionColumns, row: int, time_ms: int, before: int) -> None:
+def _note_stock(positions: Records, row: int, time_ms: int, before: int) -> None:
     """Remembers on which days something was available; `before` was, until now."""
-    later = time_ms // DAY_MS - positions.stock_day[row]
+    later = time_ms // DAY_MS - positions[row].stock_day
     if later > 0:
-        known = np.int64(positions.stock_days[row])
+        known = np.int64(positions[row].stock_days)
         kept = known << later if later < DAYS else 0
         filled = (1 << min(later, DAYS)) - 1 if before > 0 else 0
-        positions.stock_days[row] = (kept | filled) & STOCK_DAYS_MASK
-        positions.stock_day[row] += later
+        positions[row].stock_days = (kept | filled) & STOCK_DAYS_MASK
+        positions[row].stock_day += later
     if available_of(positions, row) > 0:
-        positions.stock_days[row] |= 1
+        positions[row].stock_days |= 1
 
 
 @compiled
-def _put_units(cells: Ints32, newest: Ints32, row: int, at: int, units: int, width: int) -> None:
-    """Adds to the cell of `at`; a newer one pushes the oldest out."""
-    last = np.int64(newest[row])
+def _put_units(cells: Ints32, row: int, last: int, at: int, units: int, width: int) -> int:
+    """Adds to the cell of `at`; a newer one pushes the oldest out. Returns the latest with any."""
     if at <= last - width:
-        return
+        return last
     if at > last:
         for gone in range(last + 1, min(at, last + width) + 1):
             cells[row * width + gone % width] = 0
-        newest[row] = at
     cells[row * width + at % width] += units
+    return max(at, last)
 
 
 @compiled
 def _count_units(windows: WindowColumns, sizes: Ints, size: int, position: int, time_ms: int, units: int) -> None:
     """`units` moved at `time_ms`."""
     hour, day = time_ms // HOUR_MS, time_ms // DAY_MS
-    row = windows.rows[position] - 1
+    columns, row = windows.columns, windows.rows[position] - 1
     if row < 0:
         row = sizes[size]
         sizes[size] = row + 1
         windows.rows[position] = row + 1
-        windows.position[row], windows.hour[row], windows.day[row] = position, hour, day
-    if day != windows.day[row]:
-        windows.edits[row] += 1
-    _put_units(windows.hours, windows.hour, row, hour, units, HOURS)
-    _put_units(windows.days, windows.day, row, day, units, DAYS)
+        columns[row].position = position
+        columns[row].hour = hour
+        columns[row].day = day
+    if day != columns[row].day:
+        columns[row].edits += 1
+    columns[row].hour = _put_units(windows.hours, row, columns[row].hour, hour, units, HOURS)
+    columns[row].day = _put_units(windows.days, row, columns[row].day, day, units, DAYS)
 
 
 @compiled
@@ -930,93 +868,128 @@ def _note_fact(
 
 
 @compiled
-def _cross(
-    told: Told, counts: Ints, message: int, texts: Ints, row: int, units: int, low_stock_at: int, recovered_at: int,
-    level: Ints8, recovered: Ints8, crossed: Ints8, at: int,
-) -> None:  # fmt: skip
-    """Writes down where `at` stands with `units`; a change of level is told."""
-    before, has_recovered = level[at], recovered[at] != 0
+def _level_after(units: int, low_stock_at: int, recovered_at: int, recovered: bool) -> tuple[int, bool]:
+    """The level, and whether it has recovered: as `levels.standing_after`."""
     if units <= low_stock_at:
-        has_recovered = False
+        recovered = False
     elif units >= recovered_at:
-        has_recovered = True
-    after = OUT
-    if units > 0:
-        after = IN_STOCK if has_recovered else LOW
-    level[at], recovered[at] = after, has_recovered
-    if after == before:
-        return
+        recovered = True
+    if units <= 0:
+        return OUT, recovered
+    return (IN_STOCK if recovered else LOW), recovered
+
+
+@compiled
+def _tell(
+    told: Told, counts: Ints, message: int, texts: Ints, time_ms: int, sku: int, row: int, before: int, after: int,
+    units: int, initial: bool, low_stock_at: int, recovered_at: int,
+) -> None:  # fmt: skip
+    """Tells a change of level."""
     place = counts[CROSSED]
     counts[CROSSED] = place + 1
-    told.message[place], told.row[place] = message, row
-    told.before[place], told.after[place] = before, after
-    told.units[place], told.initial[place] = units, crossed[at] == 0
+    crossing = told.crossings[place]
+    crossing.message, crossing.time_ms, crossing.sku, crossing.row = message, time_ms, sku, row
+    crossing.before, crossing.after, crossing.units, crossing.initial = before, after, units, initial
     threshold = 0
     if after == IN_STOCK:
         threshold = recovered_at
     elif before == IN_STOCK and after == LOW:
         threshold = low_stock_at
-    told.threshold[place] = threshold
+    crossing.threshold = threshold
     begin = place * 2 * TEXTS
     for text in range(2 * TEXTS):
         told.texts[begin + text] = texts[text]
-    crossed[at] = 1
 
 
 @compiled
-def _standing(lane: Lane, sizes: Ints, sku: int, channel: int) -> int:
+def _standing(standings: Records, pairs: PairTable, sizes: Ints, sku: int, channel: int) -> int:
     """The row of the standing, made where it is new."""
-    standings, pairs = lane.standings, lane.standing_pairs
-    slot = find_pair(pairs.slots, standings.sku, standings.channel, sku, channel)
+    slot = find_pair(pairs.slots, standings["sku"], standings["channel"], sku, channel)
     row = pairs.slots[slot] - 1
     if row < 0:
         row = sizes[SIZE_STANDINGS]
         sizes[SIZE_STANDINGS] = row + 1
-        standings.sku[row], standings.channel[row] = sku, channel
+        standings[row].sku = sku
+        standings[row].channel = channel
         _link(pairs, slot, sku, row)
     return row
 
 
 @compiled
-def _evaluate(lane: Lane, sizes: Ints, told: Told, counts: Ints, message: int, texts: Ints, sku: int) -> None:
-    """Works out what everybody may sell of `sku` now, and tells the levels that changed, channels first."""
-    positions, pairs, rules, standings = lane.positions, lane.position_pairs, lane.rules, lane.standings
-    class_ = lane.skus.classes[sku]
+def _offer(
+    positions: Records, pairs: PairTable, rules: RuleColumns, class_: int, place: int, sku: int, owed: int
+) -> tuple[int, int]:
+    """What the channel at `place` may sell and promise of `sku`, with no contract on it: as `sellable.offer_of`."""
+    rule, units, shortfall = rules.channels[place], 0, 0
+    if rule.sell == 0 or rule.commitment_only != 0:
+        return 0, 0
+    next_ = pairs.firsts[sku]
+    while next_ != 0:
+        location = positions[next_ - 1].location
+        if rules.draws[place, location] != 0:
+            available = available_of(positions, next_ - 1)
+            units += max(0, available - rules.places[class_, location, PLACE_SAFETY])
+            shortfall += max(0, -available)
+        next_ = pairs.nexts[next_ - 1]
+    safety = max(rule.safety_units, -(-units * rule.safety_percent // 100))
+    sellable = max(0, units * rule.share_percent // 100 - safety)
+    debt = owed if rule.backorder_units != 0 else 0
+    promised = sellable + max(0, rule.backorder_units - debt - shortfall)
+    if rule.cap_units != NO_CAP:
+        promised = min(promised, rule.cap_units)
+    return sellable, promised
+
+
+@compiled
+def _stand(
+    positions: Records, position_pairs: PairTable, standings: Records, pairs: PairTable, rules: RuleColumns,
+    sizes: Ints, told: Told, counts: Ints, message: int, texts: Ints, time_ms: int, sku: int, class_: int,
+) -> None:  # fmt: skip
+    """Works out what every channel may sell of `sku` now, and tells the levels that changed."""
     for place in range(rules.begins[class_], rules.begins[class_ + 1]):
-        units, shortfall = 0, 0
-        next_ = pairs.firsts[sku]
-        while next_ != 0:
-            row = next_ - 1
-            location = positions.location[row]
-            if rules.draws[place, location] != 0:
-                available = available_of(positions, row)
-                units += max(0, available - rules.place_safety_units[class_, location])
-                shortfall += max(0, -available)
-            next_ = pairs.nexts[row]
-        sellable, promised = 0, 0
-        standing = _standing(lane, sizes, sku, rules.channel[place])
-        if rules.sell[place] != 0 and rules.commitment_only[place] == 0:
-            safety = max(rules.safety_units[place], -(-units * rules.safety_percent[place] // 100))
-            sellable = max(0, units * rules.share_percent[place] // 100 - safety)
-            owed = standings.backordered[standing] if rules.backorder_units[place] != 0 else 0
-            promised = sellable + max(0, rules.backorder_units[place] - owed - shortfall)
-            if rules.cap_units[place] != NO_CAP:
-                promised = min(promised, rules.cap_units[place])
-        standings.sellable[standing], standings.promised[standing] = sellable, promised
-        standings.overcommitted[standing] = 0
-        _cross(
-            told, counts, message, texts, standing, sellable, rules.low_stock_at[place], rules.recovered_at[place],
-            standings.level, standings.recovered, standings.crossed, standing,
-        )  # fmt: skip
+        rule = rules.channels[place]
+        row = _standing(standings, pairs, sizes, sku, rule.channel)
+        standing = standings[row]
+        sellable, promised = _offer(positions, position_pairs, rules, class_, place, sku, standing.backordered)
+        standing.sellable = sellable
+        standing.promised = promised
+        standing.overcommitted = 0
+        before = standing.level
+        after, recovered = _level_after(sellable, rule.low_stock_at, rule.recovered_at, standing.recovered != 0)
+        standing.level = after
+        standing.recovered = recovered
+        if after != before:
+            initial = standing.crossed == 0
+            standing.crossed = 1
+            _tell(
+                told, counts, message, texts, time_ms, sku, row, before, after, sellable, initial, rule.low_stock_at,
+                rule.recovered_at,
+            )  # fmt: skip
+
+
+@compiled
+def _stand_here(
+    positions: Records, pairs: PairTable, rules: RuleColumns, told: Told, counts: Ints, message: int, texts: Ints,
+    time_ms: int, sku: int, class_: int,
+) -> None:  # fmt: skip
+    """Tells the levels that changed of positions with a threshold."""
     next_ = pairs.firsts[sku]
     while next_ != 0:
         row = next_ - 1
-        low_stock_at = rules.place_low_stock_at[class_, positions.location[row]]
+        position = positions[row]
+        low_stock_at = rules.places[class_, position.location, PLACE_LOW]
         if low_stock_at != NO_LEVEL:
-            _cross(
-                told, counts, message, texts, -1 - row, available_of(positions, row), low_stock_at, low_stock_at + 1,
-                positions.level, positions.recovered, positions.crossed, row,
-            )  # fmt: skip
+            before, units = position.level, available_of(positions, row)
+            after, recovered = _level_after(units, low_stock_at, low_stock_at + 1, position.recovered != 0)
+            position.level = after
+            position.recovered = recovered
+            if after != before:
+                initial = position.crossed == 0
+                position.crossed = 1
+                _tell(
+                    told, counts, message, texts, time_ms, sku, -1 - row, before, after, units, initial, low_stock_at,
+                    low_stock_at + 1,
+                )  # fmt: skip
         next_ = pairs.nexts[row]
 
 
@@ -1068,27 +1041,29 @@ def _hash_of(text: Bytes, texts: Ints, buffer: Bytes) -> np.uint64:
 
 
 @compiled
-def _find_id(ids: IdTable, hash_: np.uint64, sku: int) -> int:
+def _find_id(ids: Records, hash_: np.uint64, sku: int) -> int:
     """The slot of the id, or the free one where it would go."""
-    mask = len(ids.hashes) - 1
+    mask = len(ids) - 1
     slot = np.int64(hash_ >> ID_SHIFT) & mask
-    while ids.hashes[slot] != 0 and (ids.hashes[slot] != hash_ or ids.owners[slot] != sku):
+    while ids[slot].hash != 0 and (ids[slot].hash != hash_ or ids[slot].sku != sku):
         slot = (slot + 1) & mask
     return slot
 
 
 @compiled
-def _is_ordinary(lane: Lane, sku: int, location: int, moment: Moment, units: int, outgoing: int) -> bool:
+def _is_ordinary(
+    positions: Records, pairs: PairTable, demand: WindowColumns, returns: WindowColumns, sku: int, location: int,
+    history_max: int, units: int, outgoing: int,
+) -> bool:  # fmt: skip
     """Whether the position, where there is one, was never counted, and none of its bounds is near."""
-    pairs, positions = lane.position_pairs, lane.positions
-    row = pairs.slots[find_pair(pairs.slots, positions.sku, positions.location, sku, location)] - 1
+    row = pairs.slots[find_pair(pairs.slots, positions["sku"], positions["location"], sku, location)] - 1
     if row < 0:
         return units <= INT32_MAX
-    if positions.anchored[row] != 0 or positions.entries[row] + MOVED_MAX > moment.history_max:
+    if positions[row].anchored != 0 or positions[row].entries + MOVED_MAX > history_max:
         return False
     if outgoing == DEMAND:
-        return _fits(lane.demand, row, units)
-    return outgoing != RETURNS or _fits(lane.returns, row, units)
+        return _fits(demand, row, units)
+    return outgoing != RETURNS or _fits(returns, row, units)
 
 
 @compiled
@@ -1100,13 +1075,15 @@ def apply_plain(
 
     `counts` says what was done (they are added to), and PLACE the message that it ended at, which was not touched.
     """
-    skus, text = lane.skus, messages.payloads
+    skus, text, ids, facts = lane.skus, messages.payloads, lane.ids, lane.facts
+    positions, position_pairs, entries = lane.positions, lane.position_pairs, lane.entries
+    demand, returns = lane.demand, lane.returns
     for place in range(begin, len(messages.offsets)):
         counts[PLACE] = place
         for size in range(SIZES):
             if sizes[size] > sizes[SIZES + size]:
                 return NO_ROOM
-        if counts[TOUCHED] == len(told.touched) or counts[CROSSED] + 64 > len(told.message):
+        if counts[TOUCHED] == len(told.touched) or counts[CROSSED] + CROSSED_AT_ONCE_MAX > len(told.crossings):
             return FULL
         key_begin, key_end = messages.key_ends[place], messages.key_ends[place + 1]
         first, last = messages.payload_ends[place], messages.payload_ends[place + 1]
@@ -1125,16 +1102,18 @@ def apply_plain(
         sku = names.slots[find_name(names.slots, names.texts, names.ends, messages.keys, key_begin, key_end)] - 1
         if sku < 0:
             return NEW_SKU
-        if skus.classes[sku] < 0 or skus.special[sku] != 0 or skus.home[sku] != moment.origin:
+        article = skus[sku]
+        if article.classes < 0 or article.special != 0 or article.home != moment.origin:
             return ROW_BY_ROW
-        horizon_ms = max(skus.newest_ms[sku] - moment.dedupe_ms, skus.floor_ms[sku])
-        if time_ms < horizon_ms or skus.ids[sku] >= moment.ids_per_sku_max:
+        horizon_ms = max(article.newest_ms - moment.dedupe_ms, article.floor_ms)
+        if time_ms < horizon_ms or article.ids >= moment.ids_per_sku_max:
             return ROW_BY_ROW
         hash_ = _hash_of(text, texts, buffer)
         if hash_ == 0:
             return ROW_BY_ROW
-        id_slot = _find_id(lane.ids, hash_, sku)
-        if lane.ids.hashes[id_slot] != 0 and lane.ids.times[id_slot] >= horizon_ms:
+        id_slot = _find_id(ids, hash_, sku)
+        is_new = ids[id_slot].hash == 0
+        if not is_new and ids[id_slot].time_ms >= horizon_ms:
             counts[DUPLICATES] += 1
             counts[LAST_OFFSET] = messages.offsets[place]
             continue
@@ -1145,7 +1124,9 @@ def apply_plain(
             return NEW_LOCATION
         units = -numbers[QUANTITY] if numbers[REVERSAL] == 1 else numbers[QUANTITY]
         outgoing = plan.outgoing[kind]
-        if not _is_ordinary(lane, sku, location, moment, abs(units), outgoing):
+        if not _is_ordinary(
+            positions, position_pairs, demand, returns, sku, location, moment.history_max, abs(units), outgoing
+        ):
             return ROW_BY_ROW
         if plan.destinations[kind] != 0:
             found = find_name(
@@ -1154,39 +1135,49 @@ def apply_plain(
             destination = names.slots[found] - 1
             if destination < 0:
                 return NEW_DESTINATION
-            if not _is_ordinary(lane, sku, destination, moment, abs(units), 0):
+            if not _is_ordinary(
+                positions, position_pairs, demand, returns, sku, destination, moment.history_max, abs(units), 0
+            ):
                 return ROW_BY_ROW
 
-        skus.newest_ms[sku] = max(skus.newest_ms[sku], time_ms)
-        if lane.ids.hashes[id_slot] == 0:
+        article.newest_ms = max(article.newest_ms, time_ms)
+        if is_new:
             sizes[SIZE_IDS] += 1
-            skus.ids[sku] += 1
-        lane.ids.hashes[id_slot], lane.ids.owners[id_slot], lane.ids.times[id_slot] = hash_, sku, time_ms
+            article.ids += 1
+        ids[id_slot].hash = hash_
+        ids[id_slot].sku = sku
+        ids[id_slot].time_ms = time_ms
         counts[APPLIED] += 1
-        position = _reach(lane, sizes, sku, location, time_ms)
-        before, direction = available_of(lane.positions, position), 0
+        position = _reach(positions, position_pairs, sizes, sku, location, time_ms)
+        before, direction = available_of(positions, position), 0
         for step in range(plan.counts[kind, qualifier]):
             quantity, sign = plan.quantities[kind, qualifier, step], plan.signs[kind, qualifier, step]
             if quantity == 0:
                 direction = sign if numbers[REVERSAL] != 1 else -sign
-            _change(lane, sizes, position, quantity, time_ms, sign * units, moment.as_of_ms)
-        _note_stock(lane.positions, position, time_ms, before)
+            _change(positions, entries, sizes, position, quantity, time_ms, sign * units, moment.as_of_ms)
+        _note_stock(positions, position, time_ms, before)
         if outgoing == DEMAND:
-            _count_units(lane.demand, sizes, SIZE_DEMAND, position, time_ms, units)
+            _count_units(demand, sizes, SIZE_DEMAND, position, time_ms, units)
         elif outgoing == RETURNS:
-            _count_units(lane.returns, sizes, SIZE_RETURNS, position, time_ms, units)
+            _count_units(returns, sizes, SIZE_RETURNS, position, time_ms, units)
         if destination >= 0:
-            there = _reach(lane, sizes, sku, destination, time_ms)
-            before = available_of(lane.positions, there)
-            _change(lane, sizes, there, IN_TRANSIT, time_ms, units, moment.as_of_ms)
-            _note_stock(lane.positions, there, time_ms, before)
-        _note_fact(lane.facts, sizes, sku, text, texts, numbers, location, direction)
-        _evaluate(lane, sizes, told, counts, place, texts, sku)
-        skus.version[sku], skus.as_of_ms[sku] = messages.offsets[place], time_ms
-        skus.generation[sku] = moment.generation
-        skus.seen_ms[sku] = max(moment.clock_ms, skus.newest_ms[sku])
-        if skus.touched[sku] != moment.call:
-            skus.touched[sku] = moment.call
+            there = _reach(positions, position_pairs, sizes, sku, destination, time_ms)
+            before = available_of(positions, there)
+            _change(positions, entries, sizes, there, IN_TRANSIT, time_ms, units, moment.as_of_ms)
+            _note_stock(positions, there, time_ms, before)
+        _note_fact(facts, sizes, sku, text, texts, numbers, location, direction)
+        class_ = article.classes
+        _stand(
+            positions, position_pairs, lane.standings, lane.standing_pairs, lane.rules, sizes, told, counts, place,
+            texts, time_ms, sku, class_,
+        )  # fmt: skip
+        _stand_here(positions, position_pairs, lane.rules, told, counts, place, texts, time_ms, sku, class_)
+        article.version = messages.offsets[place]
+        article.as_of_ms = time_ms
+        article.generation = moment.generation
+        article.seen_ms = max(moment.clock_ms, article.newest_ms)
+        if article.touched != moment.call:
+            article.touched = moment.call
             told.touched[counts[TOUCHED]] = sku
             counts[TOUCHED] += 1
         counts[LAST_OFFSET] = messages.offsets[place]
@@ -1198,12 +1189,10 @@ def apply_plain(
 
 
 @compiled
-def keep_facts(
-    before: Bytes, after: Bytes, recent: Ints, plain: Ints, recent_count: Ints, plain_count: Ints, skus: int
-) -> int:
+def keep_facts(before: Bytes, after: Bytes, recent: Ints, plain: Ints, recent_count: Ints, plain_count: Ints) -> int:
     """Copies the facts that rings point to, one that both point to once; returns how many bytes they take."""
     used = 0
-    for sku in range(skus):
+    for sku in range(len(recent_count)):
         first = sku * KEPT
         kept = min(KEPT, recent_count[sku])
         places = np.empty(KEPT, np.int64)
@@ -1234,20 +1223,23 @@ def _copy_fact(before: Bytes, begin: int, after: Bytes, at: int) -> int:
 
 
 @compiled
-def chain_entries(entry_positions: Ints32, previous: Ints32, last: Ints32, counts: Ints32) -> None:
+def chain_entries(entries: Records, rows: int, positions: Records) -> None:
     """Links each entry of the history to the one before it at the same position, in the order in which they came."""
-    last[:] = 0
-    counts[:] = 0
-    for row in range(len(entry_positions)):
-        position = entry_positions[row]
-        previous[row] = last[position]
-        last[position] = row + 1
-        counts[position] += 1
+    for position in range(len(positions)):
+        positions[position].entry = 0
+        positions[position].entries = 0
+    for row in range(rows):
+        position = entries[row].position
+        entries[row].previous = positions[position].entry
+        positions[position].entry = row + 1
+        positions[position].entries += 1
 
 
 @compiled
-def insert_ids(table: IdTable, hashes: Hashes, owners: Ints32, times: Ints) -> None:
+def insert_ids(table: Records, ids: Records) -> None:
     """Puts ids that are not there yet into the table."""
-    for place in range(len(hashes)):
-        slot = _find_id(table, hashes[place], owners[place])
-        table.hashes[slot], table.owners[slot], table.times[slot] = hashes[place], owners[place], times[place]
+    for place in range(len(ids)):
+        slot = _find_id(table, ids[place].hash, ids[place].sku)
+        table[slot].hash = ids[place].hash
+        table[slot].sku = ids[place].sku
+        table[slot].time_ms = ids[place].time_ms

@@ -4,11 +4,21 @@ from typing import Final
 
 import numpy as np
 
-from operators.columns import Array, IndexedNames, Names
+from operators.columns import Array, IndexedNames, Names, record_of
 from operators.plain import ABSENT, NO_CAP, NO_LEVEL, RuleColumns
 from operators.rules import DYNAMIC, SkuRules
 
-_OF_CHANNEL: Final = ("share_percent", "safety_units", "safety_percent", "low_stock_at", "recovered_at", "backorder_units")
+_OF_CHANNEL: Final = (
+    "share_percent", "safety_units", "safety_percent", "low_stock_at", "recovered_at", "backorder_units",
+    "commitment_only", "sell",
+)  # fmt: skip
+CHANNEL: Final = record_of(
+    [
+        *((name, np.int64) for name in (*_OF_CHANNEL[:-2], "cap_units")),
+        ("channel", np.int32),
+        *((name, np.int8) for name in _OF_CHANNEL[-2:]),
+    ]
+)
 
 
 class PlainRules:
@@ -41,6 +51,11 @@ class PlainRules:
         return known
 
     @property
+    def channels_max(self) -> int:
+        """How many channels a class has at most."""
+        return max((len(resolved.channels) for resolved in self._of_class), default=0)
+
+    @property
     def columns(self) -> RuleColumns:
         """What holds for each class, at all locations that are known by now."""
         if self._columns is None or self._known_locations < len(self._locations):
@@ -57,18 +72,14 @@ class PlainRules:
         self._known_locations = len(self._locations)
         rules = [rule for resolved in self._of_class for rule in resolved.channels]
         sizes = [len(resolved.channels) for resolved in self._of_class]
-        numbers = {name: _numbers([getattr(rule, name) for rule in rules]) for name in _OF_CHANNEL}
-        return RuleColumns(
-            begins=np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64),
-            channel=np.array([self._channels.add(rule.name) for rule in rules], np.int32),
-            cap_units=_numbers([NO_CAP if rule.cap_units is None else rule.cap_units for rule in rules]),
-            commitment_only=np.array([rule.commitment_only for rule in rules], np.int8),
-            sell=np.array([rule.sell for rule in rules], np.int8),
-            draws=self._draws(),
-            place_safety_units=self._of_places("safety_units", 0),
-            place_low_stock_at=self._of_places("low_stock_at", NO_LEVEL),
-            **numbers,
-        )
+        channels = np.zeros(len(rules), CHANNEL)
+        channels["channel"] = [self._channels.add(rule.name) for rule in rules]
+        channels["cap_units"] = [NO_CAP if rule.cap_units is None else rule.cap_units for rule in rules]
+        for name in _OF_CHANNEL:
+            channels[name] = [getattr(rule, name) for rule in rules]
+        begins = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
+        places = np.stack([self._of_places("safety_units", 0), self._of_places("low_stock_at", NO_LEVEL)], axis=2)
+        return RuleColumns(begins, channels, self._draws(), np.ascontiguousarray(places))
 
     def _draws(self) -> Array:
         table = [
@@ -80,14 +91,13 @@ class PlainRules:
 
     def _of_places(self, field: str, none: int) -> Array:
         table = [
-            [none if (value := getattr(resolved.at(location), field)) is None else value for location in self._locations]
+            [
+                none if (value := getattr(resolved.at(location), field)) is None else value
+                for location in self._locations
+            ]
             for resolved in self._of_class
         ]
         return np.array(table, np.int64).reshape(len(table), len(self._locations))
-
-
-def _numbers(values: list[int]) -> Array:
-    return np.array(values, np.int64)
 
 
 def _follows_demand(resolved: SkuRules) -> bool:

@@ -14,6 +14,7 @@ from operators.offers import View, views_of
 from operators.pools import Spare, spare_of
 from operators.positions import QUANTITIES, Signs, available_units
 from operators.reorder import NO_DEMAND, Demand, days_of_cover, dynamic_safety_units
+from operators.rule_columns import PlainRules
 from operators.rules import DYNAMIC, PlaceRules, ResolvedChannel, RuleBook, SkuRules
 from operators.ticks import Clocks
 from operators.trust import TRUSTED_PERCENT, Trust, trusted_units
@@ -35,6 +36,11 @@ _SKU_COLUMNS: Final[dict[str, type[np.generic]]] = {
     "pending": np.int8,  # 1: changed from outside its home since its last version
     "ledgers": np.int8,  # 1: a channel has had a commitment
 }
+_SKU_COLUMNS_DERIVED: Final[dict[str, type[np.generic]]] = {
+    "classes": np.int32,  # of its rules among the plain ones, −1: none
+    "special": np.int8,  # 1: more than plain movements concern it
+    "touched": np.int64,  # the number of the compiled call that touched it last
+}
 _POSITION_COLUMNS: Final[dict[str, type[np.generic]]] = {
     "sku": np.int32,
     "location": np.int32,
@@ -50,6 +56,9 @@ _POSITION_COLUMNS: Final[dict[str, type[np.generic]]] = {
     "stock_days": np.int32,  # bit k: something was available k days before that
     "proposed": np.int64,  # units of its open replenishment proposal, 0: none
     "expected": np.int8,  # 1: a purchase was announced since its SKU was planned last
+}
+_POSITION_COLUMNS_DERIVED: Final[dict[str, type[np.generic]]] = {
+    "anchored": np.int8,  # 1: something of it was counted
 }
 _STANDING_COLUMNS: Final[dict[str, type[np.generic]]] = {
     "sku": np.int32,
@@ -113,9 +122,9 @@ class Stock:
         self._clocks = clocks
         self._trust = trust
         self.names = IndexedNames()
-        self.skus = Columns(_SKU_COLUMNS)
+        self.skus = Columns(_SKU_COLUMNS, _SKU_COLUMNS_DERIVED)
         self.locations = IndexedNames()
-        self.positions = Columns(_POSITION_COLUMNS)
+        self.positions = Columns(_POSITION_COLUMNS, _POSITION_COLUMNS_DERIVED)
         self.history = History(self.positions, as_of_ms, history_max)
         self.demand_windows = Windows()
         self.return_windows = Windows()
@@ -124,6 +133,7 @@ class Stock:
         self._standings = Columns(_STANDING_COLUMNS)
         self._standing_rows = Pairs(self._standings, "sku", "channel")
         self._resolved: list[SkuRules] = []  # by SKU
+        self.plain_rules = PlainRules(self.locations, self._channels)
         self._lookups: dict[SkuRules, _Lookups] = {}
         self._demands: dict[int, tuple[tuple[int, ...], Demand]] = {}  # by position, with what it holds for
 
@@ -133,6 +143,7 @@ class Stock:
         self.skus.add_row()
         self.skus.cells["home"][sku] = home
         self._resolved.append(self._generations[home].book.resolve(name, clock_ms))
+        self._classify(sku)
         return sku
 
     def book(self, sku: int) -> RuleBook:
@@ -214,11 +225,15 @@ class Stock:
         if resolved is before:
             return None
         self._resolved[sku] = resolved
+        self._classify(sku)
         return None if before == resolved else before
 
     def forget_lookups(self) -> None:
         """Other rules are in force: what was looked up in those before is of no use any more."""
         self._lookups.clear()
+        self.plain_rules.forget()
+        for sku in range(self.skus.rows):
+            self._classify(sku)
 
     def ledger(self, sku: int, channel: str) -> Ledger | None:
         """The channel's commitment of `sku`, None where it never had one."""
@@ -429,6 +444,19 @@ class Stock:
             self.book(sku).resolve(name, self.clock_ms(sku), self._accounts_with_ledger(sku))
             for sku, name in enumerate(self.names)
         ]
+        for sku in range(self.skus.rows):
+            self._classify(sku)
+
+    def channel_of(self, standing: int) -> str:
+        """The name of the standing's channel."""
+        return self._channels[self._standings.cells["channel"][standing]]
+
+    def tables(self) -> tuple[Columns, Pairs, Columns, Pairs]:
+        """Positions and standings, each with the table of its pairs, for compiled loops."""
+        return self.positions, self._position_rows, self._standings, self._standing_rows
+
+    def _classify(self, sku: int) -> None:
+        self.skus.cells["classes"][sku] = self.plain_rules.class_of(self._resolved[sku])
 
     def _note_stock(self, position: int, time_ms: int, before: int) -> None:
         """Remembers on which days something was available; `before` was, until now."""

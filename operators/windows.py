@@ -18,6 +18,8 @@ _COLUMNS: Final[dict[str, type[np.generic]]] = {
     "day": np.int32,
 }
 
+_DERIVED: Final[dict[str, type[np.generic]]] = {"edits": np.int32}  # how often another day than the latest one changed
+
 
 class Windows:
     """What one thing (demand, or returns) came to in the latest 24 hours and 29 days of each position that had any.
@@ -28,8 +30,7 @@ class Windows:
 
     def __init__(self) -> None:
         self._rows = np.zeros(FIRST_CAPACITY, np.int32)  # by position: row + 1
-        self._edits = np.zeros(FIRST_CAPACITY, np.int32)  # by row: how often another day than the latest one changed
-        self._columns = Columns(_COLUMNS)
+        self._columns = Columns(_COLUMNS, _DERIVED)
         self._hours = Grid(HOURS)
         self._days = Grid(DAYS)
 
@@ -40,7 +41,7 @@ class Windows:
         if row < 0:
             row = self._begin(position, hour, day)
         cells = self._columns.cells
-        self._edits[row] += day != cells["day"][row]
+        cells["edits"][row] += day != cells["day"][row]
         _put(self._hours, cells["hour"], row, hour, units)
         _put(self._days, cells["day"], row, day, units)
 
@@ -54,14 +55,22 @@ class Windows:
         if row < 0:
             return 0, 0
         newest = self._columns.cells["day"][row]
-        return int(self._edits[row]), self._days.row(row)[newest % DAYS] if newest < day else 0
+        return self._columns.cells["edits"][row], self._days.row(row)[newest % DAYS] if newest < day else 0
 
     def columns(self) -> WindowColumns:
         """The memory of it all, for compiled loops."""
-        of = self._columns.with_room
-        return WindowColumns(
-            self._rows, of("position"), of("hour"), of("day"), self._edits, self._hours.values, self._days.values
-        )
+        return WindowColumns(self._rows, self._columns.table, self._hours.values, self._days.values)
+
+    @property
+    def moves(self) -> tuple[int, ...]:
+        """Changes when the memory of `columns` did."""
+        grids = (len(self._hours.values), len(self._days.values), self._hours.is_wide, self._days.is_wide)
+        return (self._columns.moves, len(self._rows), *grids)
+
+    @property
+    def reach(self) -> int:
+        """How many positions may be asked about before room has to be made."""
+        return len(self._rows)
 
     @property
     def is_wide(self) -> bool:
@@ -91,7 +100,6 @@ class Windows:
         self._hours.make_room(more)
         self._days.make_room(more)
         self._rows = grown(self._rows, positions)
-        self._edits = grown(self._edits, self._columns.capacity)
 
     def days(self, position: int) -> dict[int, int]:
         """Units by day (since 1970), without the days that had none."""
@@ -113,7 +121,6 @@ class Windows:
         positions = self._columns["position"]
         self._rows = np.zeros(max(FIRST_CAPACITY, int(positions.max(initial=0)) + 1), np.int32)
         self._rows[positions] = np.arange(1, len(positions) + 1)
-        self._edits = np.zeros(self._columns.capacity, np.int32)
 
     def _row(self, position: int) -> int:
         return int(self._rows[position]) - 1 if position < len(self._rows) else -1
@@ -123,7 +130,6 @@ class Windows:
         self._hours.add_row()
         self._days.add_row()
         self._rows = grown(self._rows, position + 1)
-        self._edits = grown(self._edits, row + 1)
         self._rows[position] = row + 1
         cells = self._columns.cells
         cells["position"][row], cells["hour"][row], cells["day"][row] = position, hour, day

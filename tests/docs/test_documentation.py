@@ -29,9 +29,9 @@ from operators.divergences import AGREES, CORRECTED
 from operators.doubts import HEARD, SILENT
 from operators.lane import HISTORY_MAX, IDS_PER_SKU_MAX, Lane, LaneSettings
 from operators.levels import LEVELS, START, standing_after, threshold_crossed
+from operators.plain import KEPT
 from operators.pools import pool_of, spare_of
 from operators.positions import EFFECTS, QUANTITIES, available_units
-from operators.plain import KEPT
 from operators.rules import SUPPLIER_LOW_STOCK_AT, RuleBook
 from operators.sellable import offer_of, safety_units
 from operators.stating import COUNT_TOO_OLD

@@ -1,0 +1,318 @@
+"""Plain path: gives a lane's columns to the compiled loops of `plain.py`, and takes them back."""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from operators import plain
+from operators.columns import Array, record_of
+from operators.duplicates import RecentIds
+from operators.last_facts import LastFacts
+from operators.plain import (
+    CROSSED,
+    KIND_NAMES,
+    NUMBERS,
+    PLACE,
+    QUALIFIERS,
+    SIZES,
+    TEXTS,
+    TOUCHED,
+    Messages,
+    Moment,
+    Plan,
+    Told,
+    apply_plain,
+)
+from operators.positions import EFFECTS, QUANTITIES
+from operators.stock import Stock
+from schemas.batches import Batch
+from schemas.movements import Movement
+
+TOUCHED_MAX: Final = 8192
+CROSSED_MAX: Final = 4096
+STEPS_MAX: Final = 3  # quantities that one movement changes at one place
+ROOM_ROWS: Final = 64
+_CROSSING: Final = ("message", "time_ms", "sku", "row", "before", "after", "units", "threshold", "initial")
+CROSSING: Final = record_of([(name, np.int64) for name in _CROSSING])  # the first fields of a Crossing
+BUFFER_BYTES: Final = 2 * plain.PLAIN_TEXT_MAX + 1
+_DEMAND_KINDS: Final = ("shipped", "transfer_shipped")
+_RETURN_KINDS: Final = ("returned",)
+
+
+class Crossing(NamedTuple):
+    """A level that changed: at which message of a batch, of which SKU and row, and how."""
+
+    message: int
+    time_ms: int
+    sku: int
+    row: int  # of the standing, or −1 − row of the position
+    before: int
+    after: int
+    units: int
+    threshold: int
+    initial: bool
+    source: str
+    id: str
+    correlation: str | None
+
+
+class PlainResult(NamedTuple):
+    """What a call has done: why it ended and before which message, SKUs by their first touch, crossings in order."""
+
+    ended: int
+    place: int
+    applied: int
+    duplicates: int
+    last_offset: int
+    touched: list[int]
+    crossings: list[Crossing]
+
+
+class Surroundings(NamedTuple):
+    """What holds for an origin now, and the bounds of what is remembered."""
+
+    clock_ms: int
+    generation: int
+    dedupe_ms: int
+    ids_per_sku_max: int
+
+
+class PlainPath:
+    """The columns of a lane as compiled loops want them, and which SKUs are not for these: `special`."""
+
+    def __init__(self, stock: Stock, ids: RecentIds, facts: LastFacts, as_of_ms: int, history_max: int) -> None:
+        self._stock = stock
+        self._ids = ids
+        self._facts = facts
+        self._as_of_ms = as_of_ms
+        self._history_max = history_max
+        self._calls = 0
+        self._known: tuple[object, ...] = ()
+        self._lane: plain.Lane | None = None
+        self._sizes = np.zeros(2 * SIZES, np.int64)
+
+    def apply(self, messages: Messages, place: int, origin: int, moment: Surroundings, last: int) -> PlainResult:
+        """Applies `messages` from `place` on until one is not plain; `last` is the offset that was applied last."""
+        self._calls += 1
+        scratch = _SCRATCH
+        scratch.counts[:] = 0
+        scratch.counts[plain.LAST_OFFSET] = last
+        at = Moment(
+            origin,
+            moment.clock_ms,
+            moment.generation,
+            moment.dedupe_ms,
+            self._as_of_ms,
+            moment.ids_per_sku_max,
+            self._history_max,
+            self._calls,
+        )
+        lane = self._columns()
+        ended = apply_plain(
+            messages, place, lane, PLAN, at, self._sizes, scratch.told, scratch.counts, scratch.texts, scratch.numbers,
+            scratch.buffer,
+        )  # fmt: skip
+        self._take_back()
+        counts = scratch.counts
+        return PlainResult(
+            int(ended),
+            int(counts[PLACE]),
+            int(counts[plain.APPLIED]),
+            int(counts[plain.DUPLICATES]),
+            int(counts[plain.LAST_OFFSET]),
+            scratch.told.touched[: counts[TOUCHED]].tolist(),
+            list(_crossings(messages, scratch.told, int(counts[CROSSED]))),
+        )
+
+    def make_room(self, messages: int) -> None:
+        """Room for what this many messages may add, or for some of it."""
+        stock, rows = self._stock, max(ROOM_ROWS, min(messages, TOUCHED_MAX))
+        positions, position_pairs, standings, standing_pairs = stock.tables()
+        positions.make_room(rows + 2)
+        position_pairs.make_room(rows + 2, stock.skus.rows)
+        wide = stock.plain_rules.channels_max
+        standings.make_room(rows + wide)
+        standing_pairs.make_room(rows + wide, stock.skus.rows)
+        stock.history.make_room(rows + 2 * plain.MOVED_MAX)
+        self._ids.make_room(rows + 2)
+        for windows in (stock.demand_windows, stock.return_windows):
+            windows.make_room(rows + 2, positions.capacity)
+        self._facts.make_room(rows * plain.FACT_HEAD_BYTES * 2, stock.skus.rows)
+
+    @property
+    def fits(self) -> bool:
+        """Whether all numbers are as wide as compiled loops take them."""
+        return not (self._stock.demand_windows.is_wide or self._stock.return_windows.is_wide)
+
+    def _columns(self) -> plain.Lane:
+        """The memory of all columns as it is now, and the sizes of what may grow."""
+        if self._is_short():
+            self.make_room(ROOM_ROWS)
+        known = self._moved()
+        if self._lane is None or known != self._known:
+            self._lane, self._known = self._built(), known
+        self._measure()
+        return self._lane
+
+    def _is_short(self) -> bool:
+        """Whether something that is as long as there are SKUs or positions is shorter."""
+        stock = self._stock
+        _, position_pairs, _, standing_pairs = stock.tables()
+        shortest = min(
+            len(position_pairs.table.firsts), len(standing_pairs.table.firsts), len(self._facts.columns().recent_count)
+        )
+        return shortest < stock.skus.rows
+
+    def _moved(self) -> tuple[object, ...]:
+        """Changes when any memory did."""
+        stock = self._stock
+        positions, position_pairs, standings, standing_pairs = stock.tables()
+        return (
+            stock.skus.moves, positions.moves, position_pairs.moves, standings.moves, standing_pairs.moves,
+            stock.names.moves, stock.locations.moves, stock.plain_rules.columns.begins.ctypes.data, stock.history.moves,
+            self._ids.moves, stock.demand_windows.moves, stock.return_windows.moves, self._facts.moves,
+        )  # fmt: skip
+
+    def _built(self) -> plain.Lane:
+        stock = self._stock
+        positions, position_pairs, standings, standing_pairs = stock.tables()
+        return plain.Lane(
+            stock.names.table,
+            stock.locations.table,
+            stock.skus.table,
+            positions.table,
+            position_pairs.table,
+            stock.history.table,
+            self._ids.table,
+            stock.demand_windows.columns(),
+            stock.return_windows.columns(),
+            standings.table,
+            standing_pairs.table,
+            self._facts.columns(),
+            stock.plain_rules.columns,
+        )
+
+    def _measure(self) -> None:
+        stock, sizes = self._stock, self._sizes
+        positions, position_pairs, standings, standing_pairs = stock.tables()
+        history, demand, returns = stock.history, stock.demand_windows, stock.return_windows
+        sizes[:SIZES] = (
+            positions.rows, history.rows, self._ids.used, demand.rows, returns.rows, standings.rows,
+            self._facts.used_bytes,
+        )  # fmt: skip
+        of_positions = (positions.capacity, position_pairs.room, demand.reach, returns.reach)
+        sizes[SIZES:] = (
+            min(of_positions) - 2,
+            history.room - 2 * plain.MOVED_MAX,
+            self._ids.room - 1,
+            demand.room - 2,
+            returns.room - 2,
+            min(standings.capacity, standing_pairs.room) - stock.plain_rules.channels_max,
+            self._facts.room_bytes,
+        )
+
+    def _take_back(self) -> None:
+        """Tells everything how many rows it has now."""
+        stock = self._stock
+        positions, _, standings, _ = stock.tables()
+        rows = self._sizes[:SIZES].tolist()
+        positions.rows, standings.rows = rows[plain.SIZE_POSITIONS], rows[plain.SIZE_STANDINGS]
+        stock.history.set_rows(rows[plain.SIZE_ENTRIES])
+        self._ids.set_used(rows[plain.SIZE_IDS])
+        stock.demand_windows.set_rows(rows[plain.SIZE_DEMAND])
+        stock.return_windows.set_rows(rows[plain.SIZE_RETURNS])
+        self._facts.set_used(rows[plain.SIZE_FACTS])
+
+
+def packed(batch: Batch) -> Messages:
+    """The messages of `batch` in one piece; what is missing is empty."""
+    payloads = [payload or b"" for payload in batch.payloads]
+    keys = [key or b"" for key in batch.keys]
+    return Messages(
+        np.frombuffer(b"".join(payloads) or b"\0", np.uint8),
+        _ends(payloads),
+        np.frombuffer(b"".join(keys) or b"\0", np.uint8),
+        _ends(keys),
+        np.array(batch.offsets, np.int64),
+        np.array(batch.timestamps, np.int64),
+    )
+
+
+def _ends(texts: list[bytes]) -> Array:
+    ends = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)), out=ends[1:])
+    return ends
+
+
+def text_of(messages: Messages, text: int) -> str:
+    """A text of the message that was looked at last."""
+    begin, end = _SCRATCH.texts[2 * text : 2 * text + 2].tolist()
+    return messages.payloads[begin:end].tobytes().decode()
+
+
+def _crossings(messages: Messages, told: Told, count: int) -> list[Crossing]:
+    if not count:
+        return []
+    spans = told.texts[: count * 2 * TEXTS].reshape(count, 2 * TEXTS)
+    wanted = spans[
+        :,
+        [2 * plain.SOURCE, 2 * plain.SOURCE + 1, 2 * plain.ID, 2 * plain.ID + 1,
+         2 * plain.CORRELATION, 2 * plain.CORRELATION + 1],
+    ].tolist()  # fmt: skip
+    text = messages.payloads.data
+    return [
+        Crossing(  # type: ignore[call-arg]  # the numbers are those of its first fields
+            *numbers,
+            str(text[at[0] : at[1]], "ascii"),
+            str(text[at[2] : at[3]], "ascii"),
+            None if at[4] < 0 else str(text[at[4] : at[5]], "ascii"),
+        )
+        for numbers, at in zip(told.crossings[:count].tolist(), wanted, strict=True)
+    ]
+
+
+def _plan() -> Plan:
+    """The sign table as arrays."""
+    kinds, qualifiers = len(KIND_NAMES), len(QUALIFIERS)
+    counts = np.full((kinds, qualifiers), -1, np.int8)
+    quantities = np.zeros((kinds, qualifiers, STEPS_MAX), np.int8)
+    signs = np.zeros((kinds, qualifiers, STEPS_MAX), np.int8)
+    destinations, outgoing = np.zeros(kinds, np.int8), np.zeros(kinds, np.int8)
+    for (kind, qualifier), effect in EFFECTS.items():
+        name = _name(kind)
+        if name not in KIND_NAMES:
+            continue
+        row = KIND_NAMES.index(name)
+        column = QUALIFIERS.index(qualifier) if qualifier in QUALIFIERS else int(qualifier == "named")
+        counts[row, column] = len(effect.here)
+        for step, (quantity, sign) in enumerate(effect.here.items()):
+            quantities[row, column, step], signs[row, column, step] = QUANTITIES.index(quantity), sign
+        destinations[row] = bool(effect.there)
+        outgoing[row] = plain.DEMAND * (name in _DEMAND_KINDS) + plain.RETURNS * (name in _RETURN_KINDS)
+    return Plan(counts, quantities, signs, destinations, outgoing)
+
+
+def _name(kind: type[Movement]) -> str:
+    return str(kind.__struct_config__.tag)
+
+
+class _Scratch(NamedTuple):
+    """What calls write into; one for all lanes of a process, which take turns."""
+
+    told: Told
+    counts: Array
+    texts: Array
+    numbers: Array
+    buffer: Array
+
+
+def _scratch() -> _Scratch:
+    told = Told(
+        np.zeros(TOUCHED_MAX, np.int32), np.zeros(CROSSED_MAX, CROSSING), np.zeros(CROSSED_MAX * 2 * TEXTS, np.int64)
+    )
+    zeros = (np.zeros(plain.COUNTS, np.int64), np.zeros(2 * TEXTS, np.int64), np.zeros(NUMBERS, np.int64))
+    return _Scratch(told, *zeros, np.zeros(BUFFER_BYTES, np.uint8))
+
+
+PLAN: Final = _plan()
+_SCRATCH: Final = _scratch()
