@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Final, NamedTuple
@@ -16,7 +15,6 @@ import msgspec
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from bench.drain import (
-    MEBIBYTE,
     READ_SECONDS_MAX,
     Raw,
     Running,
@@ -39,7 +37,7 @@ from bench.generate import movements as generated_movements
 from bench.oracle import Oracle
 from bench.peers.options import CROSSINGS
 from bench.peers.stock import Crossing
-from bench.provenance import Provenance, provenance
+from bench.provenance import Provenance, now_text, provenance
 from bench.retail import movements as retail_movements
 from bench.retail import read_lines
 from bench.servers import CHECKOUT
@@ -180,7 +178,7 @@ def in_turn(
     of_engine = {engine: versions_of(engine, pythons) for engine in engines}
     for number in range(runs):
         for engine in engines:
-            started_at = datetime.now(UTC).isoformat(timespec="seconds")
+            started_at = now_text()
             renew(where)
             timing = run_engine(engine, pythons, where, f"{engine}-{number}", crossings)
             found = differences(expected, read_results(engine, where))
@@ -329,9 +327,9 @@ def judged(
         engine=engine,
         dataset=backlog.dataset,
         movements=count,
-        movements_per_second=round(count / timing.seconds),
-        cpu_seconds_per_million=round(timing.cpu_seconds * 1_000_000 / count, 2),
-        memory_mib_max=timing.memory_bytes_max // MEBIBYTE,
+        movements_per_second=timing.per_second(count),
+        cpu_seconds_per_million=timing.cpu_seconds_per_million(count),
+        memory_mib_max=timing.memory_mib_max,
         wrong_skus=found.wrong_skus,
         missing_crossings=found.missing_crossings,
         extra_crossings=found.extra_crossings,

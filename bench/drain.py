@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
@@ -25,7 +24,7 @@ from redis import Redis
 
 from bench.generate import RULES_PATH, LoadConfig, benchmark_rules, end_markers, movements
 from bench.oracle import Oracle, fold
-from bench.provenance import Provenance, provenance
+from bench.provenance import Provenance, now_text, provenance
 from bench.servers import KafkaBroker, RedisServer
 from schemas.batches import Batch, Origin
 from schemas.outputs import Threshold
@@ -35,6 +34,7 @@ DRAIN_SECONDS_MAX: Final = 1800.0
 STOP_SECONDS_MAX: Final = 60.0
 READ_SECONDS_MAX: Final = 60.0
 PRODUCER_QUEUE_MESSAGES: Final = 200_000
+LINGER_MS: Final = 20
 HOUR_MS: Final = 3_600_000
 MEBIBYTE: Final = 1 << 20
 REDIS_OPTIONS: Final = {"maxmemory-policy": "noeviction"}  # and an append-only file
@@ -63,6 +63,11 @@ class DrainRun(msgspec.Struct):
     versions: dict[str, str]
     started_at: str
     provenance: Provenance
+
+    @property
+    def differs(self) -> bool:
+        """Whether anything is not as the oracle has it."""
+        return bool(self.wrong_skus or self.missing_crossings or self.extra_crossings or self.dead_letters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,19 @@ class Timing:
     cpu_seconds: float
     memory_bytes_max: int
 
+    @property
+    def memory_mib_max(self) -> int:
+        """Of all its processes together, in MiB."""
+        return self.memory_bytes_max // MEBIBYTE
+
+    def per_second(self, movements: int) -> int:
+        """How many of so many movements went through in a second."""
+        return round(movements / self.seconds)
+
+    def cpu_seconds_per_million(self, movements: int) -> float:
+        """What a million of them would have taken at that."""
+        return round(self.cpu_seconds * 1_000_000 / movements, 2)
+
 
 def drain(config: LoadConfig, seed: int, runs: int) -> Iterator[DrainRun]:
     """Measures `runs` drains of the same backlog, each with a fresh group, fresh topics out and an empty Redis."""
@@ -117,7 +135,7 @@ def drain(config: LoadConfig, seed: int, runs: int) -> Iterator[DrainRun]:
         create_topics(kafka.bootstrap_servers, config.partitions)
         produce(kafka.bootstrap_servers, messages)
         for number in range(runs):
-            started_at = datetime.now(UTC).isoformat(timespec="seconds")
+            started_at = now_text()
             renew_outputs(kafka.bootstrap_servers, redis_server.url, config.partitions)
             ends = [key.decode() for _, key, _ in end_markers(config)]
             timing = run_onhand(kafka.bootstrap_servers, redis_server.url, ends, f"drain-{number}")
@@ -188,18 +206,21 @@ def renew_outputs(bootstrap_servers: str, redis_url: str, partitions: int) -> No
     _create(admin, outputs, partitions)
 
 
+def producer_settings(bootstrap_servers: str, linger_ms: int, queue_messages_max: int) -> dict[str, Any]:
+    """Of a producer that loses nothing and says nothing."""
+    return {
+        "bootstrap.servers": bootstrap_servers,
+        "acks": "all",
+        "enable.idempotence": True,
+        "linger.ms": linger_ms,
+        "log_level": 2,
+        "queue.buffering.max.messages": queue_messages_max,
+    }
+
+
 def produce(bootstrap_servers: str, messages: Sequence[Raw]) -> None:
     """Writes the backlog, each message to the partition it names; raises BenchError where one was not taken."""
-    producer = Producer(
-        {
-            "bootstrap.servers": bootstrap_servers,
-            "acks": "all",
-            "enable.idempotence": True,
-            "linger.ms": 20,
-            "log_level": 2,
-            "queue.buffering.max.messages": PRODUCER_QUEUE_MESSAGES,
-        }
-    )
+    producer = Producer(producer_settings(bootstrap_servers, LINGER_MS, PRODUCER_QUEUE_MESSAGES))
     failures: list[str] = []
 
     def delivered(error: object, _message: Message) -> None:
@@ -400,9 +421,9 @@ def judge(  # what a run was, took and left
         engine="onhand",
         dataset=dataset,
         movements=count,
-        movements_per_second=round(count / timing.seconds),
-        cpu_seconds_per_million=round(timing.cpu_seconds * 1_000_000 / count, 2),
-        memory_mib_max=timing.memory_bytes_max // MEBIBYTE,
+        movements_per_second=timing.per_second(count),
+        cpu_seconds_per_million=timing.cpu_seconds_per_million(count),
+        memory_mib_max=timing.memory_mib_max,
         wrong_skus=wrong,
         missing_crossings=missing,
         extra_crossings=len(found_ids.keys() - wanted_ids.keys()),
@@ -420,5 +441,5 @@ def _without_incarnation(fields: dict[str, int]) -> dict[str, int]:
 
 def versions() -> dict[str, str]:
     """Of everything that a figure depends on."""
-    packages = ("onhand", "bytewax", "confluent-kafka", "msgspec", "numpy", "redis", "hiredis")
+    packages = ("onhand", "bytewax", "confluent-kafka", "msgspec", "numba", "numpy", "redis", "hiredis")
     return {"python": platform.python_version()} | {name: version(name) for name in packages}

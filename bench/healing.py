@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from random import Random
 from types import TracebackType
 from typing import Final, Literal, NamedTuple, Self, get_args
@@ -20,7 +19,7 @@ from redis.exceptions import RedisError
 
 from bench.drain import MEBIBYTE, BenchError, Raw, Running, create_topics, onhand_running, produce, versions, wait_until
 from bench.generate import RULES_PATH, LoadConfig, movements
-from bench.provenance import Provenance, provenance
+from bench.provenance import Provenance, now_text, provenance
 from bench.servers import KafkaBroker, RedisServer
 from schemas.topics import MOVEMENTS
 from sinks.redis_keys import Health, read_health
@@ -70,7 +69,7 @@ class HealingConfig(NamedTuple):
 def healing(config: HealingConfig, fault: Fault, seed: int, runs: int) -> Iterator[HealingRun]:
     """Measures `runs` faults of one kind, each on servers of its own."""
     for number in range(runs):
-        started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        started_at = now_text()
         with ExitStack() as stack:
             kafka = stack.enter_context(KafkaBroker())
             redis = stack.enter_context(RedisServer({"appendonly": "no"}))

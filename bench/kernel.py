@@ -3,7 +3,6 @@
 import gc
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from random import Random
 from typing import Final
 
@@ -12,7 +11,7 @@ import psutil
 
 from bench.drain import HOUR_MS, Raw, as_batches, settings_of, versions
 from bench.generate import LoadConfig, benchmark_rules, movements
-from bench.provenance import Provenance, provenance
+from bench.provenance import Provenance, now_text, provenance
 from operators.lane import Lane, LaneSettings
 from operators.route import route
 from operators.rules import RuleBook
@@ -63,13 +62,13 @@ def cut(batch: Batch) -> Iterator[Batch]:
 
 def measured(dataset: str, messages: Sequence[Raw], batches: Sequence[Batch], told: Provenance) -> KernelRun:
     """One run: decoding alone, then route and lanes, then a snapshot of all lanes."""
-    started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    started_at = now_text()
     decoding_seconds = decode_all(messages)
     gc.collect()
-    before_bytes = psutil.Process().memory_info().rss
+    before_bytes = memory_bytes()
     lanes, seconds = run_lanes(batches)
     gc.collect()
-    grown_bytes = psutil.Process().memory_info().rss - before_bytes
+    grown_bytes = memory_bytes() - before_bytes
     begun = time.process_time()
     blobs = [lane.snapshot() for lane in lanes]
     snapshot_seconds = time.process_time() - begun
@@ -89,6 +88,11 @@ def measured(dataset: str, messages: Sequence[Raw], batches: Sequence[Batch], to
         started_at=started_at,
         provenance=told,
     )
+
+
+def memory_bytes() -> int:
+    """What this process has in memory."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def decode_all(messages: Sequence[Raw]) -> float:

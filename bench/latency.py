@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from itertools import islice, product
 from pathlib import Path
 from random import Random
@@ -27,7 +26,7 @@ from bench.healing import PREFIX, wait_until_fresh
 from bench.prepared import prepare
 from bench.probes import UNKNOWN, Sheet, draw_up, mapped
 from bench.probing import Probed, ProbingPlan
-from bench.provenance import Provenance, provenance
+from bench.provenance import Provenance, now_text, provenance
 from bench.quantiles import Quantiles, ms, quantiles_ms
 from bench.sending import LINGER_MS, NS, Schedule, SendingPlan, Sent
 from bench.servers import free_port
@@ -139,7 +138,7 @@ def latency(
 ) -> Iterator[LatencyRun]:
     """Measures every rate `runs` times, the rates in turn, each time on servers of its own."""
     for number, rate in product(range(runs), rates):
-        started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        started_at = now_text()
         with (
             tempfile.TemporaryDirectory(prefix="onhand-latency-") as directory,
             servers(config.load(rate).partitions) as addresses,

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -30,7 +29,7 @@ from bench.healing import PARTITIONS, PREFIX, pieces, wait_until_fresh
 from bench.looking import Kind, Looked, LookingPlan, times_in
 from bench.prepared import prepare
 from bench.probes import draw_up
-from bench.provenance import Provenance, provenance
+from bench.provenance import Provenance, now_text, provenance
 from bench.quantiles import Quantiles, quantiles_ms
 from bench.sending import SendingPlan, Sent
 from bench.servers import free_port
@@ -100,7 +99,7 @@ class LookupsConfig(NamedTuple):
 def lookups(config: LookupsConfig, seed: int, runs: int, servers: FreshServers = fresh_servers) -> Iterator[LookupsRun]:
     """Measures `runs` times, each time all writers in turn on servers of their own."""
     for number in range(runs):
-        started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        started_at = now_text()
         with servers(PARTITIONS) as addresses, Redis.from_url(addresses.redis_url) as client:
             yield _Measuring(config, addresses, client, seed + number).run(started_at)
 

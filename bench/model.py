@@ -14,6 +14,7 @@ lanes do not divide evenly among many processes, and that cores which share cach
 is an upper bound, and the report shows how far two real processes are below it.
 """
 
+import statistics
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -94,11 +95,10 @@ def costs_of(runs: Sequence[Run]) -> Costs:
 
 
 def _median(runs: Sequence[Run], field: str) -> float:
-    numbers = sorted(number for run in runs if (number := run.number(field)) is not None)
+    numbers = [number for run in runs if (number := run.number(field)) is not None]
     if not numbers:
         raise ReportError(f"no run says {field}: measure the drain with one process")
-    middle = len(numbers) // 2
-    return (numbers[middle] + numbers[-middle - 1]) / 2
+    return statistics.median(numbers)
 
 
 def predict(costs: Costs, processes: int, place: Place) -> Prediction:

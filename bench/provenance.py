@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -31,6 +32,11 @@ class Provenance(msgspec.Struct, frozen=True):
 def provenance(settings: Mapping[str, str] = NO_SETTINGS) -> Provenance:
     """What is known of this machine and these sources; `settings` are those that differ from run to run."""
     return Provenance(cpu_model(), len(os.sched_getaffinity(0)), git_revision(), dict(settings))
+
+
+def now_text() -> str:
+    """The wall clock as lines have it in `started_at`, ISO 8601 to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def cpu_model() -> str:

@@ -86,16 +86,20 @@ def table(shown: Shown) -> str:
     if shown.rows:
         return table_text(shown.section.table, shown.rows)
     words = shown.section.command.partition(" ")[2]
-    return f"Not measured yet: `{words}`, a command of onhand, gives the figures."
+    return f"Not measured yet: `{words}`, a command of onhand, gives the figures.{_left_out(shown)}"
 
 
 def runs(shown: Shown) -> str:
     """What the figures are medians of."""
     if not shown.rows:
         return ""
+    return runs_text(shown.rows) + _left_out(shown)
+
+
+def _left_out(shown: Shown) -> str:
+    """How many runs are in no figure, and why."""
     invalid = sum(not run.is_valid for run in shown.runs)
-    left_out = f" Runs left out because they say that they are not valid: {invalid}." if invalid else ""
-    return runs_text(shown.rows) + left_out
+    return f" Runs left out because they say that they are not valid: {invalid}." if invalid else ""
 
 
 def plot(shown: Shown) -> str:

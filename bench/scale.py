@@ -4,7 +4,6 @@ import http.client
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from random import Random
 from typing import Final, Literal, NamedTuple
 
@@ -34,7 +33,7 @@ from bench.generate import RULES_PATH, LoadConfig, end_markers, movements
 from bench.kernel import cut, run_lanes
 from bench.oracle import Oracle
 from bench.processes import Start, at_once
-from bench.provenance import Provenance, provenance
+from bench.provenance import Provenance, now_text, provenance
 from bench.servers import KafkaBroker, RedisServer, free_port
 from schemas.topics import MOVEMENTS
 
@@ -136,7 +135,7 @@ def scale(config: ScaleConfig, parts: Iterable[Part], runs: int) -> Iterator[Sca
 
 def scaled_kernel(config: ScaleConfig, processes: int) -> ScaledKernel:
     """The same movements, by partition, in so many processes at once."""
-    started_at = _now()
+    started_at = now_text()
     arguments = [(config.load, config.seed, processes, place) for place in range(processes)]
     shares = at_once(share, arguments, SHARE_SECONDS_MAX)
     count = sum(one.movements for one in shares)
@@ -207,7 +206,7 @@ def _cpu_seconds(pid: int | None) -> float:
 def _scaled_drain(  # what is drained by how many, and what has to come out
     config: ScaleConfig, servers: _Servers, messages: Sequence[Raw], expected: Oracle, workers: int, group: str
 ) -> ScaledDrain:
-    started_at = _now()
+    started_at = now_text()
     kafka, redis_url = servers.kafka.bootstrap_servers, servers.redis.url
     renew_outputs(kafka, redis_url, config.load.partitions)
     ends = [key.decode() for _, key, _ in end_markers(config.load)]
@@ -288,7 +287,3 @@ def _told_by(port: int) -> int:
         if name == WRITTEN:
             return round(float(value))
     raise BenchError(f"the metrics of a worker have no {WRITTEN}")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

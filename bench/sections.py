@@ -80,7 +80,7 @@ SECTIONS: Final = (
         "lookups",
         "onhand bench lookups --runs 5",
         Table(
-            (Label("while", "writer"), Label("looked up", "kind")),
+            (Label("while", "writer"), Label("looked up", "kind"), Label("readers", "readers")),
             (
                 *_quantiles("latency_ms", digits=3),
                 Column("look-ups/s", "looks_per_second"),

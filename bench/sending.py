@@ -16,7 +16,7 @@ import msgspec
 from confluent_kafka import KafkaError, Message, Producer
 
 from bench.companions import given_plan, hand_back, say_ready
-from bench.drain import READ_SECONDS_MAX, BenchError
+from bench.drain import READ_SECONDS_MAX, BenchError, producer_settings
 from bench.prepared import Prepared
 from bench.probes import Sheet, mapped
 from schemas.topics import MOVEMENTS
@@ -27,6 +27,7 @@ REST_SECONDS_MAX: Final = 0.001
 NEVER_NS: Final = (1 << 63) - 1
 BURST_MAX: Final = 500  # messages, then acknowledgements are taken
 LINGER_MS: Final = 1
+QUEUE_MESSAGES_MAX: Final = 1_000_000
 
 
 class SendingPlan(msgspec.Struct, frozen=True):
@@ -114,15 +115,7 @@ class _Sender:
         self._next = 0  # probe
         self._failure: KafkaError | None = None
         self._producer = Producer(
-            {
-                "bootstrap.servers": bootstrap_servers,
-                "acks": "all",
-                "enable.idempotence": True,
-                "linger.ms": LINGER_MS,
-                "log_level": 2,
-                "queue.buffering.max.messages": 1_000_000,
-                "error_cb": self._failed,
-            }
+            producer_settings(bootstrap_servers, LINGER_MS, QUEUE_MESSAGES_MAX) | {"error_cb": self._failed}
         )
         self._producer.list_topics(MOVEMENTS.name, timeout=READ_SECONDS_MAX)  # connected before the clock runs
 

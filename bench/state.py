@@ -3,7 +3,6 @@
 import gc
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from itertools import repeat
 from pathlib import Path
 from random import Random
@@ -16,8 +15,10 @@ from redis import Redis
 
 from bench.drain import HOUR_MS, BenchError, Running, onhand_running, versions, wait_until
 from bench.generate import RULES_PATH, LoadConfig, benchmark_rules, movements
+from bench.healing import PREFIX, now_ms
+from bench.kernel import memory_bytes
 from bench.processes import Start, fresh
-from bench.provenance import Provenance, provenance
+from bench.provenance import Provenance, now_text, provenance
 from bench.servers import RedisServer
 from flows.availability import Sinks, availability_flow
 from flows.board import Board
@@ -35,7 +36,6 @@ from sources.pace import Surroundings
 
 LANES: Final = StateSettings().lanes
 LOCATIONS: Final = 4
-PREFIX: Final = "avail:"
 SKU: Final = "SKU-000001"
 INCARNATION: Final = 1
 NEVER_SECONDS: Final = 86_400.0  # one epoch, so that only its end is a snapshot
@@ -112,7 +112,7 @@ def write_movements(config: StateConfig, file: Path) -> None:
 
 
 def _measured(config: StateConfig, file: Path, store: Path) -> StateRun:
-    started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    started_at = now_text()
     with RedisServer({"appendonly": "no"}) as redis:
         built = fresh(build, SECONDS_MAX, str(file), str(store), redis.url)
         restore_seconds = fresh(restore, SECONDS_MAX, str(store))
@@ -137,7 +137,7 @@ def _measured(config: StateConfig, file: Path, store: Path) -> StateRun:
 
 def build(_: Start, file: str, store: str, redis_url: str) -> Built:
     """Lets the real flow read the file to its end, in this process, and looks at it before and after."""
-    meta = Meta(format=FORMAT, lanes=LANES, incarnation=INCARNATION, parts=PARTS, created=_now())
+    meta = Meta(format=FORMAT, lanes=LANES, incarnation=INCARNATION, parts=PARTS, created=now_text())
     create(Path(store), meta)
     watch, board = _Watch(), Board.make(1)
     hooks = LaneHooks(
@@ -147,9 +147,9 @@ def build(_: Start, file: str, store: str, redis_url: str) -> Built:
         monotonic=watch.monotonic,
     )
     around = Surroundings(is_full=lambda slot: board.in_flight(slot) > IN_FLIGHT_BYTES_MAX, wakes=True)
-    source = JsonlSource(file, now_ms=_now_ms, draining=lambda: False, around=around)
-    redis = RedisAvailabilitySink(redis_url, PREFIX, _now_ms, lanes=LANES, incarnation=INCARNATION)
-    making = LaneMaking(RuleBook(benchmark_rules()), _lane_settings(), _now_ms, durable=True, hooks=hooks)
+    source = JsonlSource(file, now_ms=now_ms, draining=lambda: False, around=around)
+    redis = RedisAvailabilitySink(redis_url, PREFIX, now_ms, lanes=LANES, incarnation=INCARNATION)
+    making = LaneMaking(RuleBook(benchmark_rules()), _lane_settings(), now_ms, durable=True, hooks=hooks)
     nowhere: Any = NowhereSink()
     flow = availability_flow(source, Sinks(redis, *repeat(nowhere, len(Sinks._fields) - 1)), making)
     before_bytes = memory_bytes()
@@ -252,16 +252,3 @@ def _one_more(config: StateConfig) -> bytes:
 
 def _lane_settings() -> LaneSettings:
     return LaneSettings(LANES, incarnation=INCARNATION, dedupe_ms=72 * HOUR_MS)
-
-
-def memory_bytes() -> int:
-    """What this process has in memory."""
-    return int(psutil.Process().memory_info().rss)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

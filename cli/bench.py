@@ -1,7 +1,8 @@
 """`onhand bench`: measure on this machine, checked by the oracle, one JSON line a run."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -32,6 +33,26 @@ Seed = Annotated[int, typer.Option(help="The same seed gives the same movements.
 Runs = Annotated[int, typer.Option(min=1, max=100, help="How often; each run prints a line.")]
 
 
+def print_runs(runs: Iterable[object], is_bad: Callable[[Any], bool] = lambda _: False) -> None:
+    """A line for each run when it is done; after all of them exit code 3 where one `is_bad`.
+
+    What keeps a benchmark from measuring is told in one line.
+    """
+    from bench.drain import BenchError
+    from bench.servers import ServerError
+    from cli.failures import DIFFERENT, CliError
+
+    bad = False
+    try:
+        for run in runs:
+            print_json(run)
+            bad |= is_bad(run)
+    except (BenchError, ServerError) as error:
+        raise CliError(str(error)) from error
+    if bad:
+        raise typer.Exit(DIFFERENT)
+
+
 def drain(
     movements: Movements = 1_000_000,
     skus: Skus = 20_000,
@@ -45,36 +66,21 @@ def drain(
     Needs Java 17, Maven (the first time) and a Redis or Valkey server. Every run is compared with the oracle, SKU by
     SKU and crossing by crossing; exit code 3 where anything differs.
     """
-    import msgspec
-
-    from bench.drain import BenchError, drain
+    from bench.drain import drain
     from bench.generate import LoadConfig
-    from bench.servers import ServerError
-    from cli.failures import DIFFERENT, CliError
 
     config = LoadConfig(movements=movements, skus=skus, zipf_exponent=zipf, hot_share=hot_share)
-    differs = False
-    try:
-        for run in drain(config, seed, runs):
-            typer.echo(msgspec.json.encode(run).decode())
-            differs |= bool(run.wrong_skus or run.missing_crossings or run.extra_crossings or run.dead_letters)
-    except (BenchError, ServerError) as error:
-        raise CliError(str(error)) from error
-    if differs:
-        raise typer.Exit(DIFFERENT)
+    print_runs(drain(config, seed, runs), lambda run: run.differs)
 
 
 def kernel(
     movements: Movements = 1_000_000, skus: Skus = 20_000, zipf: Zipf = 0.0, seed: Seed = 1, runs: Runs = 1
 ) -> None:
     """Run movements through route and lanes in memory, without any I/O, beside decoding the same bytes alone."""
-    import msgspec
-
     from bench.generate import LoadConfig
     from bench.kernel import kernel
 
-    for run in kernel(LoadConfig(movements=movements, skus=skus, zipf_exponent=zipf), seed, runs):
-        typer.echo(msgspec.json.encode(run).decode())
+    print_runs(kernel(LoadConfig(movements=movements, skus=skus, zipf_exponent=zipf), seed, runs))
 
 
 def replenishment(
@@ -126,7 +132,6 @@ def healing(  # noqa: PLR0917  # each is an option of the command
     Each run has servers of its own. After a flush it is right when every SKU is in Redis again, after the others when
     nothing is behind: at a rate that the machine cannot keep up with it never is. A backlog is read from its beginning.
     """
-    from bench.drain import BenchError
     from bench.healing import FAULTS, HealingConfig
     from bench.healing import healing as measured
     from cli.failures import MISUSED, CliError
@@ -134,11 +139,7 @@ def healing(  # noqa: PLR0917  # each is an option of the command
     if fault not in FAULTS:
         raise CliError(f"--fault {fault}: one of {', '.join(FAULTS)}", MISUSED)
     config = HealingConfig(rate, skus, snapshot_seconds, settle_seconds, backlog)
-    try:
-        for run in measured(config, FAULTS[fault], seed, runs):
-            print_json(run)
-    except BenchError as error:
-        raise CliError(str(error)) from error
+    print_runs(measured(config, FAULTS[fault], seed, runs))
 
 
 def _replenishment_row(run: "ReplenishmentRun") -> list[str]:

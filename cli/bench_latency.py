@@ -4,8 +4,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cli.bench import HotShare, Runs, Seed, Skus, Zipf
-from cli.screen import print_json
+from cli.bench import HotShare, Runs, Seed, Skus, Zipf, print_runs
 
 EXAMPLES: Final = (
     "onhand bench latency --runs 5",
@@ -29,19 +28,8 @@ def latency(  # noqa: PLR0917  # each is an option of the command
     Each run has servers of its own. The sender keeps its schedule whatever the flow does, and what waits is counted
     from its place in the schedule. bench/README.md says what the figures mean. Exit code 3 where a run is not valid.
     """
-    from bench.drain import BenchError
     from bench.latency import LatencyConfig
     from bench.latency import latency as measured
-    from bench.servers import ServerError
-    from cli.failures import DIFFERENT, CliError
 
     config = LatencyConfig(seconds, skus, zipf, hot_share, warm_up_seconds)
-    is_valid = True
-    try:
-        for run in measured(config, rate, seed, runs):
-            print_json(run)
-            is_valid &= run.valid
-    except (BenchError, ServerError) as error:
-        raise CliError(str(error)) from error
-    if not is_valid:
-        raise typer.Exit(DIFFERENT)
+    print_runs(measured(config, rate, seed, runs), lambda run: not run.valid)

@@ -4,8 +4,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cli.bench import Runs, Seed, Skus
-from cli.screen import print_json
+from cli.bench import Runs, Seed, Skus, print_runs
 
 EXAMPLES: Final = (
     "onhand bench lookups --runs 5",
@@ -30,20 +29,11 @@ def lookups(
     Each run has servers of its own; the writers take turns in it, a drain last. bench/README.md says what the figures
     mean. Exit code 3 where a run is not valid.
     """
-    from bench.drain import BenchError
     from bench.lookups import DRAIN, IDLE, LookupsConfig
     from bench.lookups import lookups as measured
-    from bench.servers import ServerError
-    from cli.failures import DIFFERENT, MISUSED, CliError
+    from cli.failures import MISUSED, CliError
 
     if unknown := [name for name in writer if name not in {IDLE, DRAIN} and not (name.isdecimal() and int(name))]:
         raise CliError(f"--writer {unknown[0]}: idle, drain, or how many movements a second", MISUSED)
-    is_valid = True
-    try:
-        for run in measured(LookupsConfig(seconds, skus, readers, writer, backlog), seed, runs):
-            print_json(run)
-            is_valid &= run.valid
-    except (BenchError, ServerError) as error:
-        raise CliError(str(error)) from error
-    if not is_valid:
-        raise typer.Exit(DIFFERENT)
+    config = LookupsConfig(seconds, skus, readers, writer, backlog)
+    print_runs(measured(config, seed, runs), lambda run: not run.valid)

@@ -1,15 +1,16 @@
 """`onhand bench peers`: the same job on onhand and on other engines, in turn, one JSON line a run."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from cli.bench import Movements, Runs, Seed, Skus, Zipf
-from cli.screen import print_json, print_note
+from cli.bench import Movements, Runs, Seed, Skus, Zipf, print_runs
+from cli.screen import print_note
 
 if TYPE_CHECKING:
-    from bench.comparison import Backlog
+    from bench.comparison import Backlog, ComparisonRun
     from bench.generate import LoadConfig
 
 EXAMPLES: Final = (
@@ -39,10 +40,8 @@ def peers(  # noqa: PLR0917  # each is an option of the command
     anything differs.
     """
     from bench.comparison import ENGINES, compare
-    from bench.drain import BenchError
     from bench.generate import LoadConfig
-    from bench.servers import ServerError
-    from cli.failures import DIFFERENT, MISUSED, CliError
+    from cli.failures import MISUSED, CliError
 
     chosen = engines.split(",")
     if unknown := [engine for engine in chosen if engine not in ENGINES]:
@@ -50,16 +49,12 @@ def peers(  # noqa: PLR0917  # each is an option of the command
     if dataset not in DATASETS:
         raise CliError(f"--dataset {dataset}: one of {', '.join(DATASETS)}", MISUSED)
     config = LoadConfig(movements=movements, skus=skus, zipf_exponent=zipf)
-    differs = False
-    try:
+
+    def measured() -> "Iterator[ComparisonRun]":
         pythons = _pythons(chosen)
-        for run in compare(_backlog(dataset, config, seed, lines), pythons, chosen, runs):
-            print_json(run)
-            differs |= run.differs
-    except (BenchError, ServerError) as error:
-        raise CliError(str(error)) from error
-    if differs:
-        raise typer.Exit(DIFFERENT)
+        yield from compare(_backlog(dataset, config, seed, lines), pythons, chosen, runs)
+
+    print_runs(measured(), lambda run: run.differs)
 
 
 def _pythons(engines: list[str]) -> dict[str, Path]:

@@ -4,8 +4,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cli.bench import Movements, Runs, Seed, Skus, Zipf
-from cli.screen import print_json
+from cli.bench import Movements, Runs, Seed, Skus, Zipf, print_runs
 
 EXAMPLES: Final = (
     "onhand bench scale --processes 1 2 --runs 5",
@@ -39,24 +38,15 @@ def scale(  # noqa: PLR0917  # each is an option of the command
     anything differs. It tells what a movement costs Redis and the broker, too: `onhand bench report` predicts more
     processes from that.
     """
-    from bench.drain import BenchError
     from bench.generate import LoadConfig
     from bench.scale import PARTS, ScaleConfig, ScaledDrain
     from bench.scale import scale as measured
-    from bench.servers import ServerError
-    from cli.failures import DIFFERENT, MISUSED, CliError
+    from cli.failures import MISUSED, CliError
 
     parts = [name for name in PARTS if part in {name, "both"}]
     if not parts:
         raise CliError(f"--part {part}: one of {', '.join(PARTS)}, both", MISUSED)
     load = LoadConfig(movements=movements, skus=skus, zipf_exponent=zipf)
     counts = [*(processes or []), *(more or [])] or COUNTS
-    differs = False
-    try:
-        for run in measured(ScaleConfig(load, counts, seed), parts, runs):
-            print_json(run)
-            differs |= isinstance(run, ScaledDrain) and run.differs
-    except (BenchError, ServerError) as error:
-        raise CliError(str(error)) from error
-    if differs:
-        raise typer.Exit(DIFFERENT)
+    measuring = measured(ScaleConfig(load, counts, seed), parts, runs)
+    print_runs(measuring, lambda run: isinstance(run, ScaledDrain) and run.differs)

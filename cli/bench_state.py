@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cli.screen import print_json
+from cli.bench import print_runs
 
 EXAMPLES: Final = (
     "onhand bench state --runs 3",
@@ -31,15 +31,8 @@ def state(
 
     Each run has fresh processes and a Redis of its own. Five million positions take some 15 GB and half an hour.
     """
-    from bench.drain import BenchError
-    from bench.servers import ServerError
     from bench.state import StateConfig
     from bench.state import state as measured
-    from cli.failures import CliError
 
-    try:
-        for size in [*(positions or []), *(more or [])] or SIZES:
-            for run in measured(StateConfig(size, movements_per_position, seed), runs):
-                print_json(run)
-    except (BenchError, ServerError) as error:
-        raise CliError(str(error)) from error
+    sizes = [*(positions or []), *(more or [])] or SIZES
+    print_runs(run for size in sizes for run in measured(StateConfig(size, movements_per_position, seed), runs))

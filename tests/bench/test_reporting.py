@@ -74,6 +74,14 @@ def test_runs_that_are_not_valid_are_told(tmp_path: Path) -> None:
     assert text.endswith("Runs left out because they say that they are not valid: 1.")
 
 
+def test_runs_that_are_all_not_valid_are_told_where_the_table_would_be(tmp_path: Path) -> None:
+    """Else somebody who has just measured would read that nobody has."""
+    store(tmp_path, "kernel", line(**KERNEL, valid=False))
+    made = report(tmp_path, "{{table kernel}}{{runs kernel}}")
+    assert made.text.startswith("Not measured yet")
+    assert made.text.endswith("Runs left out because they say that they are not valid: 1.")
+
+
 @pytest.mark.parametrize("placeholder", ["{{table nothing}}", "{{figure drain}}"])
 def test_a_placeholder_that_nothing_fills_is_told(tmp_path: Path, placeholder: str) -> None:
     """A slip in the template does not reach the page."""
