@@ -9,8 +9,9 @@ DEVELOPMENT := $(VENV)/.made-for-development
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 EDITABLE := install --no-build-isolation --no-deps --editable .
 WARM_UP := $(BIN)/python -c "from operators.lane import warm_up; warm_up()"
-COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --fork-strategy fewest \
-	--no-header --no-emit-index-url --no-emit-find-links $(UPGRADE) pyproject.toml --extra build
+LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --fork-strategy fewest \
+	--no-header --no-emit-index-url --no-emit-find-links $(UPGRADE)
+COMPILE := $(LOCK) pyproject.toml --extra build
 
 # what pytest is given: make test TESTS="tests/operators -k counts"
 TESTS ?= tests
@@ -22,7 +23,7 @@ FIRST ?= 1
 ONLY ?=
 REPORT ?=
 
-.PHONY: help demo test properties faults check lock clean
+.PHONY: help demo test peers properties faults check lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +36,12 @@ test: $(DEVELOPMENT) ## all tests, with a real Kafka and a real Redis; a skipped
 	@[ -d .cache/kafka ] || scripts/need mvn:maven
 	@$(BIN)/python -m bench.servers kafka-jars >/dev/null
 	$(BIN)/python -m pytest $(TESTS)
+
+peers: $(DEVELOPMENT) ## every engine of `onhand bench peers` once, in environments of their own; the first time it makes them
+	@scripts/need java:default-jre-headless
+	@[ -d .cache/kafka ] || scripts/need mvn:maven
+	@$(BIN)/python -m bench.servers kafka-jars >/dev/null
+	$(BIN)/python -m pytest tests/bench/peers_in_their_environments.py
 
 properties: $(DEVELOPMENT) ## ten thousand random runs of the lanes against the oracle; takes half an hour
 	$(BIN)/python -m pytest --hypothesis-profile=long tests/operators/test_lane_equals_oracle.py \
@@ -54,9 +61,12 @@ check: $(DEVELOPMENT) ## ruff, its formatter, mypy and the import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-lock: $(DEVELOPMENT) ## both lock files from pyproject.toml (UPGRADE=--upgrade for the newest versions)
+lock: $(DEVELOPMENT) ## all lock files (UPGRADE=--upgrade for the newest versions)
 	$(COMPILE) --output-file requirements.lock
 	$(COMPILE) --extra dev --constraints requirements.lock --output-file requirements-dev.lock
+	$(LOCK) bench/peers/loop.in --constraints requirements.lock --output-file bench/peers/loop.txt
+	$(LOCK) bench/peers/bytewax.in --constraints requirements.lock --output-file bench/peers/bytewax.txt
+	$(LOCK) bench/peers/quix.in --output-file bench/peers/quix.txt
 
 clean: ## remove what was made: the environment, fetched jars, caches
 	rm -rf $(VENV) .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

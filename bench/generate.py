@@ -34,6 +34,7 @@ CHUNK: Final = 4096  # draws made at once
 class LoadConfig:
     """What to generate; shares are between 0 and 1, times in ms since 1970.
 
+    `hot_share` of the movements are of one SKU, the first, and the others as `zipf_exponent` says.
     `late_share` of the movements are dated up to `late_ms_max` before their place in the stream, `duplicate_share`
     are sent a second time shortly after, and a tick goes to every partition each `tick_ms` of the stream's own time.
     """
@@ -43,6 +44,7 @@ class LoadConfig:
     locations: int = 4
     partitions: int = 8
     zipf_exponent: float = 0.0  # 0: every SKU is as busy as any other
+    hot_share: float = 0.0
     start_ms: int = parse_ms("2025-01-01T00:00:00Z")
     movements_per_second: int = 1000  # of the stream's own time
     opening_units_max: int = OPENING_UNITS_MAX  # 0: no opening stock
@@ -51,6 +53,17 @@ class LoadConfig:
     late_share: float = 0.0
     late_ms_max: int = 3_600_000
     tick_ms: int = 0  # 0: no ticks
+
+    @property
+    def opening_count(self) -> int:
+        """How many of the movements are opening stock."""
+        return self.skus * self.locations if self.opening_units_max else 0
+
+    @property
+    def dataset(self) -> str:
+        """How busy the SKUs are, as figures name it."""
+        skew = "uniform" if self.zipf_exponent == 0 else f"zipf {self.zipf_exponent}"
+        return f"{skew}, hot {self.hot_share}" if self.hot_share else skew
 
 
 def benchmark_rules() -> Rules:
@@ -149,8 +162,10 @@ class _Shop:
         """Positions as busy as their SKU is; locations of a SKU are alike."""
         count, exponent = self._config.locations, self._config.zipf_exponent
         limits = list(accumulate((rank + 1) ** -exponent for rank in range(self._config.skus)))
+        hot_share = self._config.hot_share
         while True:
-            for sku in self._random.choices(range(self._config.skus), cum_weights=limits, k=CHUNK):
+            for drawn in self._random.choices(range(self._config.skus), cum_weights=limits, k=CHUNK):
+                sku = 0 if hot_share and self._draw() < hot_share else drawn
                 yield sku * count + int(self._draw() * count)
 
     def _units(self, units_max: int) -> int:

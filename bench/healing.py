@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from random import Random
 from types import TracebackType
 from typing import Final, Literal, NamedTuple, Self, get_args
@@ -20,9 +19,10 @@ from redis.exceptions import RedisError
 
 from bench.drain import MEBIBYTE, BenchError, Raw, Running, create_topics, onhand_running, produce, versions, wait_until
 from bench.generate import RULES_PATH, LoadConfig, movements
+from bench.provenance import Provenance, now_text, provenance
 from bench.servers import KafkaBroker, RedisServer
 from schemas.topics import MOVEMENTS
-from sinks.redis_keys import read_health
+from sinks.redis_keys import Health, read_health
 
 PREFIX: Final = "avail:"
 PARTITIONS: Final = 8
@@ -53,6 +53,7 @@ class HealingRun(msgspec.Struct):
     memory_mib_max: int
     versions: dict[str, str]
     started_at: str
+    provenance: Provenance
 
 
 class HealingConfig(NamedTuple):
@@ -68,7 +69,7 @@ class HealingConfig(NamedTuple):
 def healing(config: HealingConfig, fault: Fault, seed: int, runs: int) -> Iterator[HealingRun]:
     """Measures `runs` faults of one kind, each on servers of its own."""
     for number in range(runs):
-        started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        started_at = now_text()
         with ExitStack() as stack:
             kafka = stack.enter_context(KafkaBroker())
             redis = stack.enter_context(RedisServer({"appendonly": "no"}))
@@ -111,11 +112,11 @@ class _Bench:
     def backlog(self) -> tuple[float, int]:
         """Seconds in which a backlog is read, and how many movements of it in a second."""
         count = 0
-        for piece in _pieces(movements(self._load(self._config.backlog), self._random), 100_000):
+        for piece in pieces(movements(self._load(self._config.backlog), self._random), 100_000):
             produce(self._kafka, piece)
             count += len(piece)
         running = self._running()
-        begun, since_ms = time.monotonic(), _now_ms()
+        begun, since_ms = time.monotonic(), now_ms()
         self._until(lambda: self._is_fresh(since_ms), running, "the backlog read", 3600.0)
         seconds = time.monotonic() - begun
         running.drain()
@@ -137,6 +138,7 @@ class _Bench:
             memory_mib_max=max(settled),
             versions=versions(),
             started_at=started_at,
+            provenance=provenance({name: str(value) for name, value in self._config._asdict().items()}),
         )
 
     def _load(self, count: int) -> LoadConfig:
@@ -169,7 +171,7 @@ class _Bench:
             self._redis.freeze()
             self._rest(REDIS_AWAY_SECONDS, running)
             self._redis.thaw()
-        return _now_ms()
+        return now_ms()
 
     def _is_right(self, fault: Fault, since_ms: int) -> bool:
         """After a flush every SKU is there again; after the others nothing is behind."""
@@ -184,7 +186,7 @@ class _Bench:
         if health is None or health.lag_seconds is None:
             return False
         self._lag_max = max(self._lag_max, health.lag_seconds)
-        return health.lag_seconds < FRESH_SECONDS and health.watermark_ms >= since_ms
+        return is_fresh(health, since_ms)
 
     def _skus(self) -> int:
         try:
@@ -249,7 +251,32 @@ class _Sending:
             self._producer.poll(0)
 
 
-def _pieces(messages: Iterator[Raw], size: int) -> Iterator[list[Raw]]:
+def is_fresh(health: Health | None, since_ms: int) -> bool:
+    """Whether what was sent before `since_ms` (wall clock) is readable, and the flow keeps up."""
+    if health is None or health.lag_seconds is None:
+        return False
+    return health.lag_seconds < FRESH_SECONDS and health.watermark_ms >= since_ms
+
+
+def wait_until_fresh(redis_url: str, running: Running) -> None:
+    """Returns when everything sent until now can be read."""
+    since_ms = now_ms()
+
+    def fresh() -> bool:
+        running.check_alive()
+        return is_fresh(read_health(client, PREFIX), since_ms)
+
+    with Redis.from_url(redis_url) as client:
+        wait_until(fresh, HEAL_SECONDS_MAX, "the opening stock in Redis")
+
+
+def now_ms() -> int:
+    """The wall clock, as the health in Redis goes by."""
+    return time.time_ns() // 1_000_000
+
+
+def pieces(messages: Iterator[Raw], size: int) -> Iterator[list[Raw]]:
+    """All messages, `size` at a time."""
     piece: list[Raw] = []
     for message in messages:
         piece.append(message)
@@ -270,7 +297,3 @@ def _memory_mib(pid: int) -> int:
     except psutil.NoSuchProcess:
         return total // MEBIBYTE
     return total // MEBIBYTE
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -3,15 +3,15 @@
 import gc
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from random import Random
 from typing import Final
 
 import msgspec
 import psutil
 
-from bench.drain import HOUR_MS, Raw, as_batches, versions
+from bench.drain import HOUR_MS, Raw, as_batches, settings_of, versions
 from bench.generate import LoadConfig, benchmark_rules, movements
+from bench.provenance import Provenance, now_text, provenance
 from operators.lane import Lane, LaneSettings
 from operators.route import route
 from operators.rules import RuleBook
@@ -37,15 +37,16 @@ class KernelRun(msgspec.Struct):
     snapshot_seconds: float
     versions: dict[str, str]
     started_at: str
+    provenance: Provenance
 
 
 def kernel(config: LoadConfig, seed: int, runs: int) -> Iterator[KernelRun]:
     """Measures `runs` times the same movements, each with new lanes."""
     messages = list(movements(config, Random(seed)))
     batches = [part for batch in as_batches(messages) for part in cut(batch)]
-    dataset = "uniform" if config.zipf_exponent == 0 else f"zipf {config.zipf_exponent}"
+    told = provenance(settings_of(config, seed))
     for number in range(runs):
-        run = measured(dataset, messages, batches)
+        run = measured(config.dataset, messages, batches, told)
         # Memory that a run gives back stays with the process, so only the first one is seen to take it.
         yield run if number == 0 else msgspec.structs.replace(run, bytes_per_position=None)
 
@@ -59,15 +60,15 @@ def cut(batch: Batch) -> Iterator[Batch]:
         yield Batch(batch.origin, offsets, timestamps, keys, payloads)  # type: ignore[arg-type]  # mypy joins their types
 
 
-def measured(dataset: str, messages: Sequence[Raw], batches: Sequence[Batch]) -> KernelRun:
+def measured(dataset: str, messages: Sequence[Raw], batches: Sequence[Batch], told: Provenance) -> KernelRun:
     """One run: decoding alone, then route and lanes, then a snapshot of all lanes."""
-    started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    started_at = now_text()
     decoding_seconds = decode_all(messages)
     gc.collect()
-    before_bytes = psutil.Process().memory_info().rss
+    before_bytes = memory_bytes()
     lanes, seconds = run_lanes(batches)
     gc.collect()
-    grown_bytes = psutil.Process().memory_info().rss - before_bytes
+    grown_bytes = memory_bytes() - before_bytes
     begun = time.process_time()
     blobs = [lane.snapshot() for lane in lanes]
     snapshot_seconds = time.process_time() - begun
@@ -85,7 +86,13 @@ def measured(dataset: str, messages: Sequence[Raw], batches: Sequence[Batch]) ->
         snapshot_seconds=round(snapshot_seconds, 3),
         versions=versions(),
         started_at=started_at,
+        provenance=told,
     )
+
+
+def memory_bytes() -> int:
+    """What this process has in memory."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def decode_all(messages: Sequence[Raw]) -> float:

@@ -1,7 +1,8 @@
 """`onhand bench`: measure on this machine, checked by the oracle, one JSON line a run."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -10,7 +11,11 @@ from cli.screen import print_json, print_table
 if TYPE_CHECKING:
     from bench.replenishment import ReplenishmentRun
 
-DRAIN_EXAMPLES: Final = ("onhand bench drain --runs 5", "onhand bench drain --movements 100000 --zipf 1.1")
+DRAIN_EXAMPLES: Final = (
+    "onhand bench drain --runs 5",
+    "onhand bench drain --movements 100000 --zipf 1.1",
+    "onhand bench drain --hot-share 0.5",
+)
 KERNEL_EXAMPLES: Final = ("onhand bench kernel --movements 100000 --runs 3",)
 
 HEALING_EXAMPLES: Final = (
@@ -23,48 +28,59 @@ REPLENISHMENT_COLUMNS: Final = ("target", "policy", "fill rate", "stock per SKU"
 Movements = Annotated[int, typer.Option(min=1000, help="Movements, the opening stock among them.")]
 Skus = Annotated[int, typer.Option(min=10, help="SKUs, each at 4 locations.")]
 Zipf = Annotated[float, typer.Option(min=0, max=3, help="Skew of the SKUs; 0 is uniform.")]
+HotShare = Annotated[float, typer.Option(min=0, max=1, help="Share of one SKU in all movements.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same movements.")]
 Runs = Annotated[int, typer.Option(min=1, max=100, help="How often; each run prints a line.")]
 
 
+def print_runs(runs: Iterable[object], is_bad: Callable[[Any], bool] = lambda _: False) -> None:
+    """A line for each run when it is done; after all of them exit code 3 where one `is_bad`.
+
+    What keeps a benchmark from measuring is told in one line.
+    """
+    from bench.drain import BenchError
+    from bench.servers import ServerError
+    from cli.failures import DIFFERENT, CliError
+
+    bad = False
+    try:
+        for run in runs:
+            print_json(run)
+            bad |= is_bad(run)
+    except (BenchError, ServerError) as error:
+        raise CliError(str(error)) from error
+    if bad:
+        raise typer.Exit(DIFFERENT)
+
+
 def drain(
-    movements: Movements = 1_000_000, skus: Skus = 20_000, zipf: Zipf = 0.0, seed: Seed = 1, runs: Runs = 1
+    movements: Movements = 1_000_000,
+    skus: Skus = 20_000,
+    zipf: Zipf = 0.0,
+    hot_share: HotShare = 0.0,
+    seed: Seed = 1,
+    runs: Runs = 1,
 ) -> None:
     """Drain a backlog of Kafka through the real flow into Redis, on servers of its own.
 
     Needs Java 17, Maven (the first time) and a Redis or Valkey server. Every run is compared with the oracle, SKU by
     SKU and crossing by crossing; exit code 3 where anything differs.
     """
-    import msgspec
-
-    from bench.drain import BenchError, drain
+    from bench.drain import drain
     from bench.generate import LoadConfig
-    from bench.servers import ServerError
-    from cli.failures import DIFFERENT, CliError
 
-    config = LoadConfig(movements=movements, skus=skus, zipf_exponent=zipf)
-    differs = False
-    try:
-        for run in drain(config, seed, runs):
-            typer.echo(msgspec.json.encode(run).decode())
-            differs |= bool(run.wrong_skus or run.missing_crossings or run.extra_crossings or run.dead_letters)
-    except (BenchError, ServerError) as error:
-        raise CliError(str(error)) from error
-    if differs:
-        raise typer.Exit(DIFFERENT)
+    config = LoadConfig(movements=movements, skus=skus, zipf_exponent=zipf, hot_share=hot_share)
+    print_runs(drain(config, seed, runs), lambda run: run.differs)
 
 
 def kernel(
     movements: Movements = 1_000_000, skus: Skus = 20_000, zipf: Zipf = 0.0, seed: Seed = 1, runs: Runs = 1
 ) -> None:
     """Run movements through route and lanes in memory, without any I/O, beside decoding the same bytes alone."""
-    import msgspec
-
     from bench.generate import LoadConfig
     from bench.kernel import kernel
 
-    for run in kernel(LoadConfig(movements=movements, skus=skus, zipf_exponent=zipf), seed, runs):
-        typer.echo(msgspec.json.encode(run).decode())
+    print_runs(kernel(LoadConfig(movements=movements, skus=skus, zipf_exponent=zipf), seed, runs))
 
 
 def replenishment(
@@ -116,7 +132,6 @@ def healing(  # noqa: PLR0917  # each is an option of the command
     Each run has servers of its own. After a flush it is right when every SKU is in Redis again, after the others when
     nothing is behind: at a rate that the machine cannot keep up with it never is. A backlog is read from its beginning.
     """
-    from bench.drain import BenchError
     from bench.healing import FAULTS, HealingConfig
     from bench.healing import healing as measured
     from cli.failures import MISUSED, CliError
@@ -124,11 +139,7 @@ def healing(  # noqa: PLR0917  # each is an option of the command
     if fault not in FAULTS:
         raise CliError(f"--fault {fault}: one of {', '.join(FAULTS)}", MISUSED)
     config = HealingConfig(rate, skus, snapshot_seconds, settle_seconds, backlog)
-    try:
-        for run in measured(config, FAULTS[fault], seed, runs):
-            print_json(run)
-    except BenchError as error:
-        raise CliError(str(error)) from error
+    print_runs(measured(config, FAULTS[fault], seed, runs))
 
 
 def _replenishment_row(run: "ReplenishmentRun") -> list[str]:

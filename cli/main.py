@@ -10,6 +10,12 @@ import typer
 
 from cli import (
     bench,
+    bench_latency,
+    bench_lookups,
+    bench_peers,
+    bench_report,
+    bench_scale,
+    bench_state,
     check,
     demo,
     doctor,
@@ -53,10 +59,10 @@ def onhand(
     """How many of this SKU may I sell right now? Stock movements in, channel availability out."""
 
 
-def add(group: typer.Typer, command: Callable[..., None], examples: tuple[str, ...]) -> None:
+def add(group: typer.Typer, command: Callable[..., None], examples: tuple[str, ...], name: str | None = None) -> None:
     """Make `command` a sub-command of `group`, its help ending with examples that run as they stand."""
     epilog = "\n".join(["\b", "Examples:" if len(examples) > 1 else "Example:", *(f"  {line}" for line in examples)])
-    group.command(epilog=epilog, context_settings=HELP)(command)
+    group.command(name, epilog=epilog, context_settings=HELP)(command)
 
 
 add(app, demo.demo, demo.EXAMPLES)
@@ -86,6 +92,13 @@ add(bench_app, bench.drain, bench.DRAIN_EXAMPLES)
 add(bench_app, bench.kernel, bench.KERNEL_EXAMPLES)
 add(bench_app, bench.replenishment, bench.REPLENISHMENT_EXAMPLES)
 add(bench_app, bench.healing, bench.HEALING_EXAMPLES)
+add(bench_app, bench_latency.latency, bench_latency.EXAMPLES)
+add(bench_app, bench_lookups.lookups, bench_lookups.EXAMPLES)
+add(bench_app, bench_peers.peers, bench_peers.EXAMPLES)
+add(bench_app, bench_scale.scale, bench_scale.EXAMPLES)
+add(bench_app, bench_state.state, bench_state.EXAMPLES)
+add(bench_app, bench_report.report, bench_report.REPORT_EXAMPLES)
+add(bench_app, bench_report.all_, bench_report.ALL_EXAMPLES, "all")
 
 
 def main() -> int:

@@ -158,6 +158,17 @@ def report(path: Path) -> Report:
     return Report(meta, resume, lanes, slots, size, newest, findings)
 
 
+def lane_snapshots(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The number of each lane and the snapshot that a flow would go on from; StoreError where there is no store."""
+    meta = _meta(path)
+    resume = _resume_epoch(path, meta)
+    for part in meta.own_parts:
+        with closing(_connected(part_file(path, part))) as store:
+            for row in _newest_rows(store, resume):
+                if row.step == LANE_STEP:
+                    yield int(row.key), _blob_in(row)
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[int]:
     """Keeps everybody else from running on this store; yields a descriptor that children hold it by, too.
@@ -283,10 +294,15 @@ class _Plain(pickle.Unpickler):
         raise pickle.UnpicklingError(f"a snapshot never holds a {module}.{name}")
 
 
+def _blob_in(row: _Row) -> bytes:
+    blob: bytes = _Plain(io.BytesIO(row.state)).load()
+    return blob
+
+
 def _lane_findings(row: _Row, meta: Meta) -> Iterator[Finding]:
     advice = "put a backup of all parts back, or begin anew with another state.path"
     try:
-        state = unpack(_Plain(io.BytesIO(row.state)).load())
+        state = unpack(_blob_in(row))
     except SnapshotError as error:
         yield Finding(f"lane {row.key}: {error}", advice)
         return

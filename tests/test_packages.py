@@ -12,9 +12,12 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from bench.comparison import PEERS
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
 PACKAGES = PROJECT["tool"]["importlinter"]["root_packages"]
+PEERS_LOCKS = [f"bench/peers/{engine}.txt" for engine in PEERS]
 LINT_SECONDS_MAX = 60
 
 
@@ -53,7 +56,7 @@ def test_a_lock_pins_what_pyproject_asks_for(lock: str, extras: tuple[str, ...])
         assert "--hash=sha256:" in entry
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock", *PEERS_LOCKS])
 def test_a_lock_names_no_address(lock: str) -> None:
     """Where packages come from is the machine's business."""
     assert not re.search(r"https?://|--index-url|--find-links|file:", (CHECKOUT / lock).read_text())
@@ -65,6 +68,27 @@ def test_both_locks_pin_the_same_versions() -> None:
     assert {name: entry.split()[0] for name, entry in running.items()} == {
         name: developing[name].split()[0] for name in running
     }
+
+
+@pytest.mark.parametrize("engine", PEERS)
+def test_a_peers_lock_pins_what_it_asks_for(engine: str) -> None:
+    """With hashes, and with every package whose version stands beside its figures."""
+    entries = locked(f"bench/peers/{engine}.txt")
+    asked = list(map(Requirement, (CHECKOUT / f"bench/peers/{engine}.in").read_text().split()))
+    for requirement in asked:
+        entry = entries[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(entry.split("==")[1].split()[0])
+    assert all("--hash=sha256:" in entry for entry in entries.values())
+    assert set(PEERS[engine].packages) <= entries.keys()
+
+
+@pytest.mark.parametrize("engine", ["loop", "bytewax"])
+def test_peers_that_need_nothing_else_run_on_the_same_versions_as_onhand(engine: str) -> None:
+    """So their figures differ by what they do, and tests may run them in the project's own environment."""
+    ours, theirs = locked("requirements.lock"), locked(f"bench/peers/{engine}.txt")
+    shared = ours.keys() & theirs.keys()
+    assert {"confluent-kafka", "hiredis", "msgspec", "redis"} <= shared
+    assert {name: theirs[name].split()[0] for name in shared} == {name: ours[name].split()[0] for name in shared}
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -96,6 +120,7 @@ def test_the_import_rules_hold(house: Path) -> None:
         ("sinks/broken.py", "import sources", "each floor imports only those below it"),
         ("schemas/broken.py", "import operators", "each floor imports only those below it"),
         ("bench/broken.py", "import cli", "each floor imports only those below it"),
+        ("bench/peers/broken.py", "import bench.drain", "the benchmark's peers know nothing of onhand"),
     ],
 )
 def test_an_import_against_the_rules_is_found(house: Path, file: str, line: str, contract: str) -> None:

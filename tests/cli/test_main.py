@@ -7,6 +7,12 @@ import pytest
 
 from cli import (
     bench,
+    bench_latency,
+    bench_lookups,
+    bench_peers,
+    bench_report,
+    bench_scale,
+    bench_state,
     check,
     demo,
     doctor,
@@ -48,6 +54,13 @@ COMMANDS = {
     ("bench", "kernel"): bench.KERNEL_EXAMPLES,
     ("bench", "replenishment"): bench.REPLENISHMENT_EXAMPLES,
     ("bench", "healing"): bench.HEALING_EXAMPLES,
+    ("bench", "latency"): bench_latency.EXAMPLES,
+    ("bench", "lookups"): bench_lookups.EXAMPLES,
+    ("bench", "peers"): bench_peers.EXAMPLES,
+    ("bench", "scale"): bench_scale.EXAMPLES,
+    ("bench", "state"): bench_state.EXAMPLES,
+    ("bench", "report"): bench_report.REPORT_EXAMPLES,
+    ("bench", "all"): bench_report.ALL_EXAMPLES,
 }
 
 
@@ -79,6 +92,7 @@ def test_the_command_alone_lists_all_commands(tmp_path: Path) -> None:
         (["load", "--rate", "many"], "Invalid value for '--rate'"),
         (["load", "--rate", "0"], "Invalid value for '--rate'"),
         (["load", "--start", "yesterday"], "is no RFC 3339 time"),
+        (["bench", "lookups", "--writer", "0"], "--writer 0: idle, drain, or"),
         (["run"], "Usage: onhand run"),
     ],
 )

@@ -73,7 +73,8 @@ from sources.kafka import FIXED_OPTIONS, KafkaReading
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DOCS = CHECKOUT / "docs"
-PAGES = (CHECKOUT / "README.md", *sorted(DOCS.glob("*.md")))
+BENCH_PAGES = (CHECKOUT / "bench" / "README.md", CHECKOUT / "bench" / "peers" / "README.md")
+PAGES = (CHECKOUT / "README.md", *BENCH_PAGES, *sorted(DOCS.glob("*.md")))
 LINKED_PAGES = (*PAGES, CHECKOUT / "ARCHITECTURE.md", CHECKOUT / "CONTRIBUTING.md")
 MARKED_REFUSED = re.compile(r"Refused as `(\w+)`:")
 MARKED_ANSWERED = re.compile(r"Answered on `([\w.-]+)`:")

@@ -15,8 +15,8 @@ import pytest
 from flows import store
 from flows.availability import Sinks, availability_flow
 from flows.running import run_flow
-from flows.store import META_FILE, Meta, StoreError, create, has_run, locked, opened, part_file, report
-from operators.lane import LaneMaking, LaneSettings
+from flows.store import META_FILE, Meta, StoreError, create, has_run, lane_snapshots, locked, opened, part_file, report
+from operators.lane import Lane, LaneMaking, LaneSettings
 from operators.rules import RuleBook
 from schemas.rules import ChannelRules, LocationRules, Rules
 from sinks.nowhere import NowhereSink
@@ -92,6 +92,14 @@ def test_a_used_store_is_reported(used: Path) -> None:
     assert (found.lanes_found, found.slots_found, found.findings) == (LANES, 1, [])
     assert found.resume_epoch > 0
     assert found.newest is not None
+
+
+def test_lanes_come_back_from_their_snapshots(used: Path) -> None:
+    """Each lane once, with the positions that the run has left in it."""
+    settings, book = LaneSettings(LANES, 7, dedupe_ms=10**12), RuleBook(Rules())
+    lanes = {number: Lane.restore(number, blob, book, settings) for number, blob in lane_snapshots(used)}
+    assert sorted(lanes) == list(range(LANES))
+    assert sum(lane.position_count for lane in lanes.values()) == 40
 
 
 def test_another_number_of_lanes_is_refused(used: Path) -> None:
