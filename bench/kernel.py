@@ -12,7 +12,7 @@ import psutil
 from bench.drain import HOUR_MS, Raw, as_batches, settings_of, versions
 from bench.generate import LoadConfig, benchmark_rules, movements
 from bench.provenance import Provenance, now_text, provenance
-from operators.lane import Lane, LaneSettings
+from operators.lane import Lane, LaneSettings, warm_up
 from operators.route import route
 from operators.rules import RuleBook
 from schemas.batches import Batch
@@ -20,6 +20,8 @@ from schemas.movements import Record
 
 LANES: Final = 64
 BATCH_MESSAGES: Final = 5000
+PREFIX: Final = "avail:"
+SKUS_MAX: Final = 1_000_000
 
 
 class KernelRun(msgspec.Struct):
@@ -42,6 +44,7 @@ class KernelRun(msgspec.Struct):
 
 def kernel(config: LoadConfig, seed: int, runs: int) -> Iterator[KernelRun]:
     """Measures `runs` times the same movements, each with new lanes."""
+    warm_up()
     messages = list(movements(config, Random(seed)))
     batches = [part for batch in as_batches(messages) for part in cut(batch)]
     told = provenance(settings_of(config, seed))
@@ -105,12 +108,15 @@ def decode_all(messages: Sequence[Raw]) -> float:
 
 
 def run_lanes(batches: Sequence[Batch]) -> tuple[list[Lane], float]:
-    """New lanes after all batches, and the CPU seconds that it took."""
+    """New lanes after all batches, told as a flow tells them, and the CPU seconds that it took."""
     settings = LaneSettings(LANES, incarnation=1, dedupe_ms=72 * HOUR_MS)
     rules = RuleBook(benchmark_rules())
     lanes = [Lane(number, rules, settings) for number in range(LANES)]
+    tellers = [lane.teller(PREFIX) for lane in lanes]
     begun = time.process_time()
     for batch in batches:
-        for lane, part in route(batch, LANES):
-            lanes[lane].apply([part])
+        for number, part in route(batch, LANES):
+            lanes[number].apply([part], teller=tellers[number])
+    for lane, teller in zip(lanes, tellers, strict=True):
+        lane.tell(teller, SKUS_MAX)
     return lanes, time.process_time() - begun
