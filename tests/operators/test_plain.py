@@ -38,7 +38,8 @@ from schemas.times import parse_ms
 Body = dict[str, Any]
 FIELDS = (
     "id", "source", "kind", "sku", "location", "quantity", "time", "from", "to", "order", "order_line", "document",
-    "line", "sequence", "correlation", "reversal", "transfer", "request", "channel", "destination", "reason", "eta", "of",
+    "line", "sequence", "correlation", "reversal", "transfer", "request", "channel", "destination", "reason",
+    "eta", "of",
     "what",
 )  # fmt: skip
 TIMES = (
@@ -50,7 +51,8 @@ TIMES = (
 )  # fmt: skip
 VALUES: tuple[Any, ...] = (
     "A", "", "@x", "dc-1", "x" * 128, "x" * 129, "x" * 257, "Grüße", "a\tb", 'a"b', "a\\b", "\x7f", "reserved",
-    "on_hand", "allocated", "quarantined", 0, 1, -1, 5, 2**31, 2**31 + 1, -(2**31), 2**64, 1.5, True, False, None, [], {},
+    "on_hand", "allocated", "quarantined", 0, 1, -1, 5, 2**31, 2**31 + 1, -(2**31), 2**64, 1.5, True, False, None,
+    [], {},
     *KIND_NAMES, "counted", "expected", *TIMES,
 )  # fmt: skip
 PLAIN: Body = {
