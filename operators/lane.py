@@ -30,7 +30,7 @@ from operators.plain import (
     NEW_SKU,
     NO_ROOM,
     ROW_BY_ROW,
-    SKU,
+    Messages,
 )
 from operators.plain_path import Crossing, PlainPath, PlainResult, Surroundings, packed, text_of
 from operators.positions import effect_of, signed_units
@@ -434,7 +434,7 @@ class Lane:
                 self._apply_row(batch, place, origin, outcome)
                 place += 1
             elif done.ended == NEW_SKU:
-                self._stock.add_sku(text_of(messages, SKU), origin, self._clocks[origin])
+                self._add_skus(messages, place, origin)
             elif done.ended == NEW_LOCATION:
                 self._stock.locations.add(text_of(messages, LOCATION))
             elif done.ended == NEW_DESTINATION:
@@ -442,6 +442,13 @@ class Lane:
             elif done.ended == NO_ROOM:
                 self._plain.make_room(count - place)
         return place
+
+    def _add_skus(self, messages: Messages, place: int, origin: int) -> None:
+        """SKUs met for the first time by plain movements from `place` on: their home is here."""
+        names, clock_ms = self._stock.names, self._clocks[origin]
+        for name in self._plain.new_skus(messages, place):
+            if names.row(name) < 0:
+                self._stock.add_sku(name, origin, clock_ms)
 
     def _is_plain(self, origin: int) -> bool:
         """Whether nothing about the origin or the lane makes every movement more than a sum."""
@@ -866,8 +873,11 @@ def warm_up() -> None:
     numbers = list(range(2 * PLAIN_FROM_MESSAGES))
     payloads: list[bytes | None] = [payload % number for number in numbers]
     teller = lane.teller("")
-    lane.apply([Batch(origin, numbers, numbers, [b"A"] * len(numbers), payloads)], teller=teller)
-    lane.tell(teller, 1)
+    batch = Batch(origin, numbers, [-1] * len(numbers), [b"A"] * len(numbers), payloads)
+    result = lane.apply([batch], teller=teller)
+    told, _ = lane.tell(teller, 1)
+    if not (result.hashes and told.told):
+        raise RuntimeError("the movements to warm up with were not plain")
     Lane.restore(0, lane.snapshot(), RuleBook(Rules()), LaneSettings(1, 1, dedupe_ms=1))
 
 

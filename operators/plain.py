@@ -819,18 +819,14 @@ def _count_units(windows: WindowColumns, sizes: Ints, size: int, position: int, 
 
 
 @compiled
-def _fits(windows: WindowColumns, position: int, units: int) -> bool:
-    """Whether no cell could leave 32 bits."""
+def _fits(windows: WindowColumns, position: int, time_ms: int, units: int) -> bool:
+    """Whether the two cells that `units` go into stay within 32 bits."""
     row = windows.rows[position] - 1
     if row < 0:
         return units <= INT32_MAX
-    for cell in range(row * HOURS, (row + 1) * HOURS):
-        if abs(np.int64(windows.hours[cell])) + units > INT32_MAX:
-            return False
-    for cell in range(row * DAYS, (row + 1) * DAYS):
-        if abs(np.int64(windows.days[cell])) + units > INT32_MAX:
-            return False
-    return True
+    hour = np.int64(windows.hours[row * HOURS + time_ms // HOUR_MS % HOURS])
+    day = np.int64(windows.days[row * DAYS + time_ms // DAY_MS % DAYS])
+    return abs(hour) + units <= INT32_MAX and abs(day) + units <= INT32_MAX
 
 
 @compiled
@@ -1053,7 +1049,7 @@ def _find_id(ids: Records, hash_: np.uint64, sku: int) -> int:
 @compiled
 def _is_ordinary(
     positions: Records, pairs: PairTable, demand: WindowColumns, returns: WindowColumns, sku: int, location: int,
-    history_max: int, units: int, outgoing: int,
+    history_max: int, time_ms: int, units: int, outgoing: int,
 ) -> bool:  # fmt: skip
     """Whether the position, where there is one, was never counted, and none of its bounds is near."""
     row = pairs.slots[find_pair(pairs.slots, positions["sku"], positions["location"], sku, location)] - 1
@@ -1062,8 +1058,8 @@ def _is_ordinary(
     if positions[row].anchored != 0 or positions[row].entries + MOVED_MAX > history_max:
         return False
     if outgoing == DEMAND:
-        return _fits(demand, row, units)
-    return outgoing != RETURNS or _fits(returns, row, units)
+        return _fits(demand, row, time_ms, units)
+    return outgoing != RETURNS or _fits(returns, row, time_ms, units)
 
 
 @compiled
@@ -1125,7 +1121,7 @@ def apply_plain(
         units = -numbers[QUANTITY] if numbers[REVERSAL] == 1 else numbers[QUANTITY]
         outgoing = plan.outgoing[kind]
         if not _is_ordinary(
-            positions, position_pairs, demand, returns, sku, location, moment.history_max, abs(units), outgoing
+            positions, position_pairs, demand, returns, sku, location, moment.history_max, time_ms, abs(units), outgoing
         ):
             return ROW_BY_ROW
         if plan.destinations[kind] != 0:
@@ -1136,7 +1132,7 @@ def apply_plain(
             if destination < 0:
                 return NEW_DESTINATION
             if not _is_ordinary(
-                positions, position_pairs, demand, returns, sku, destination, moment.history_max, abs(units), 0
+                positions, position_pairs, demand, returns, sku, destination, moment.history_max, time_ms, abs(units), 0
             ):
                 return ROW_BY_ROW
 
@@ -1183,6 +1179,33 @@ def apply_plain(
         counts[LAST_OFFSET] = messages.offsets[place]
     counts[PLACE] = len(messages.offsets)
     return DONE
+
+
+@compiled
+def new_skus(
+    messages: Messages, begin: int, names: NameTable, plan: Plan, texts: Ints, numbers: Ints, places: Ints
+) -> int:
+    """Places, from `begin` on, of movements of SKUs that are not known; how many are written to `places`.
+
+    Ends before the first message that is not plain: what that one means may depend on what is known of its SKU.
+    """
+    found, text = 0, messages.payloads
+    for place in range(begin, len(messages.offsets)):
+        first, last = messages.payload_ends[place], messages.payload_ends[place + 1]
+        key_begin, key_end = messages.key_ends[place], messages.key_ends[place + 1]
+        if found == len(places) or not scan(text, first, last, texts, numbers):
+            break
+        qualifier, timestamp_ms = _qualifier_of(numbers, texts), messages.timestamps[place]
+        if qualifier == ABSENT or plan.counts[numbers[KIND], qualifier] < 0:
+            break
+        if timestamp_ms != NO_TIMESTAMP and numbers[TIME_MS] > timestamp_ms + AHEAD_MS_MAX:
+            break
+        if not _same(text, texts[2 * SKU], texts[2 * SKU + 1], messages.keys, key_begin, key_end):
+            break
+        if names.slots[find_name(names.slots, names.texts, names.ends, messages.keys, key_begin, key_end)] == 0:
+            places[found] = place
+            found += 1
+    return found
 
 
 # What is told of a SKU: its hash in Redis, and its record
@@ -1322,52 +1345,57 @@ def _put_number_text(out: Bytes, at: int, value: int) -> int:
 
 
 @compiled
-def write_hash(lane: Lane, telling: Telling, sku: int, out: Bytes, at: int) -> tuple[int, int]:
-    """Writes what Redis is told of `sku`, as `redis_availability.lua` reads it; where it ends, and its parts."""
-    names, rules, article = lane.sku_names, lane.rules, lane.skus[sku]
-    begin, end = names.ends[sku], names.ends[sku + 1]
-    at = _put_string_head(out, at, len(telling.prefix) + end - begin)
-    at = _put_all(out, at, telling.prefix, 0, len(telling.prefix))
-    at = _put_all(out, at, names.texts, begin, end)
-    width_at, width = at, 6
-    at += 3
-    at = _put(out, at, telling.words, W_INCARNATION)
-    at = _put_string_head(out, at, len(telling.incarnation))
-    at = _put_all(out, at, telling.incarnation, 0, len(telling.incarnation))
-    at = _put_number_text(out, _put(out, at, telling.words, W_VERSION), article.version)
-    at = _put_number_text(out, _put(out, at, telling.words, W_AS_OF), article.as_of_ms)
-    for place in range(rules.begins[article.classes], rules.begins[article.classes + 1]):
-        if rules.channels[place].shown != 0:
-            channel = rules.channels[place].channel
-            row = _standing_of(lane, sku, channel)
+def _put_fields(
+    standings: Records, pairs: PairTable, rules: RuleColumns, names: Texts, sku: int, class_: int, out: Bytes, at: int
+) -> tuple[int, int]:
+    """Writes the fields of all channels of a hash; where they end, and of how many parts they are."""
+    parts = 0
+    for place in range(rules.begins[class_], rules.begins[class_ + 1]):
+        rule = rules.channels[place]
+        if rule.shown != 0:
+            row = _standing_of(standings, pairs.slots, sku, rule.channel)
             if row >= 0:
-                at = _put(out, at, telling.names, channel)
-                at = _put_number_text(out, at, lane.standings[row].promised)
-                width += 2
-    signed = -width if telling.is_behind != 0 else width
-    out[width_at], out[width_at + 1], out[width_at + 2] = 0xD1, (signed >> 8) & 0xFF, signed & 0xFF
-    return at, width + 2
+                at = _put(out, at, names, rule.channel)
+                at = _put_number_text(out, at, standings[row].promised)
+                parts += 2
+    return at, parts
 
 
 @compiled
-def _standing_of(lane: Lane, sku: int, channel: int) -> int:
+def _standing_of(standings: Records, slots: Ints32, sku: int, channel: int) -> int:
     """The row of the standing, −1 where there is none."""
-    slots = lane.standing_pairs.slots
-    return slots[find_pair(slots, lane.standings["sku"], lane.standings["channel"], sku, channel)] - 1
+    return slots[find_pair(slots, standings["sku"], standings["channel"], sku, channel)] - 1
 
 
 @compiled
 def write_hashes(lane: Lane, telling: Telling, skus: Ints32, begin: int, out: Bytes, ends: Ints) -> int:
-    """Writes the SKUs from place `begin` on as one array, as many as fit; how many, and in `ends` the bytes of all."""
+    """Writes the SKUs from place `begin` on as one array, as `redis_availability.lua` reads it, as many as fit.
+
+    Returns how many; the first of `ends` becomes the bytes of all.
+    """
+    names, articles, words, prefix = lane.sku_names, lane.skus, telling.words, telling.prefix
+    standings, pairs, rules, channels = lane.standings, lane.standing_pairs, lane.rules, telling.names
+    room = HASH_BYTES_MAX + len(rules.channels) * PLACE_BYTES_MAX
     at, parts, count = 5, 0, 0
     for place in range(begin, len(skus)):
-        names = lane.sku_names
-        length = names.ends[skus[place] + 1] - names.ends[skus[place]]
-        room = HASH_BYTES_MAX + len(lane.rules.channels) * PLACE_BYTES_MAX
-        if count == len(ends) or at + length + room > len(out):
+        sku = skus[place]
+        article, first, last = articles[sku], names.ends[sku], names.ends[sku + 1]
+        if count == len(ends) or at + last - first + room > len(out):
             break
-        at, more = write_hash(lane, telling, skus[place], out, at)
-        parts += more
+        at = _put_string_head(out, at, len(prefix) + last - first)
+        at = _put_all(out, at, prefix, 0, len(prefix))
+        at = _put_all(out, at, names.texts, first, last)
+        width_at = at
+        at = _put(out, at + 3, words, W_INCARNATION)
+        at = _put_string_head(out, at, len(telling.incarnation))
+        at = _put_all(out, at, telling.incarnation, 0, len(telling.incarnation))
+        at = _put_number_text(out, _put(out, at, words, W_VERSION), article.version)
+        at = _put_number_text(out, _put(out, at, words, W_AS_OF), article.as_of_ms)
+        at, more = _put_fields(standings, pairs, rules, channels, sku, article.classes, out, at)
+        width = 6 + more
+        signed = -width if telling.is_behind != 0 else width
+        out[width_at], out[width_at + 1], out[width_at + 2] = 0xD1, (signed >> 8) & 0xFF, signed & 0xFF
+        parts += width + 2
         count += 1
     out[0] = 0xDD
     for place in range(4):
@@ -1416,10 +1444,12 @@ def _cover_tenths(positions: Records, demand: WindowColumns, row: int, day: int)
 
 
 @compiled
-def _put_location(lane: Lane, telling: Telling, row: int, day: int, out: Bytes, at: int) -> int:
+def _put_location(
+    positions: Records, demand: WindowColumns, names: Texts, words: Texts, row: int, day: int, out: Bytes, at: int
+) -> int:
     """Writes one position of a record; ABSENT where a number would be written otherwise."""
-    held, words = lane.positions[row], telling.words
-    at = _put(out, at, telling.locations, held.location)
+    held = positions[row]
+    at = _put(out, at, names, held.location)
     at = _put_digits(out, _put(out, at, words, J_ON_HAND), held.on_hand)
     at = _put_digits(out, _put(out, at, words, J_RESERVED), held.reserved)
     at = _put_digits(out, _put(out, at, words, J_ALLOCATED), held.allocated)
@@ -1427,9 +1457,9 @@ def _put_location(lane: Lane, telling: Telling, row: int, day: int, out: Bytes, 
     at = _put_digits(out, _put(out, at, words, J_QUARANTINED), held.quarantined)
     at = _put_digits(out, _put(out, at, words, J_IN_TRANSIT), held.in_transit)
     at = _put_digits(out, _put(out, at, words, J_INCOMING), held.incoming)
-    at = _put_digits(out, _put(out, at, words, J_AVAILABLE), available_of(lane.positions, row))
+    at = _put_digits(out, _put(out, at, words, J_AVAILABLE), available_of(positions, row))
     at = _put(out, at, words, J_COVER)
-    tenths = _cover_tenths(lane.positions, lane.demand, row, day)
+    tenths = _cover_tenths(positions, demand, row, day)
     if tenths == ABSENT:
         return _put(out, at, words, J_NULL)
     if tenths >= COVER_MAX:
@@ -1441,66 +1471,95 @@ def _put_location(lane: Lane, telling: Telling, row: int, day: int, out: Bytes, 
 
 
 @compiled
-def write_record(lane: Lane, telling: Telling, sku: int, out: Bytes, at: int) -> int:
-    """Writes the record of `sku` as `schemas.topics.AVAILABILITY` encodes it; where it ends, ABSENT where it cannot."""
-    names, rules, article, words = lane.sku_names, lane.rules, lane.skus[sku], telling.words
-    at = _put(out, at, words, J_SKU)
-    for place in range(names.ends[sku], names.ends[sku + 1]):
-        character = names.texts[place]
-        if character < BLANK or character >= DELETE or character in (QUOTE, BACKSLASH):
-            return ABSENT
-        out[at] = character
-        at += 1
-    at = _put(out, at, words, J_INCARNATION)
-    at = _put_all(out, at, telling.incarnation, 0, len(telling.incarnation))
-    at = _put_digits(out, _put(out, at, words, J_VERSION), article.version)
-    at = _put_time(out, _put(out, at, words, J_AS_OF), article.as_of_ms)
-    at = _put_digits(out, _put(out, at, words, J_RULES), article.generation)
-    at = _put(out, at, words, J_CHANNELS)
-    first = at
-    for place in range(rules.begins[article.classes], rules.begins[article.classes + 1]):
-        if rules.channels[place].shown == 0:
-            continue
-        channel = rules.channels[place].channel
-        row = _standing_of(lane, sku, channel)
-        if row < 0:
-            continue
-        if at != first:
-            out[at] = COMMA
-            at += 1
-        standing = lane.standings[row]
-        at = _put(out, at, telling.channels, channel)
-        at = _put_digits(out, _put(out, at, words, J_PROMISED), standing.promised)
-        at = _put_digits(out, _put(out, at, words, J_SELLABLE), standing.sellable)
-        at = _put(out, _put(out, at, words, J_LEVEL), words, J_OUT + standing.level)
-        at = _put(out, at, words, J_LEVEL_END)
-    at = _put(out, at, words, J_LOCATIONS)
-    first, next_ = at, lane.position_pairs.firsts[sku]
+def _put_locations(
+    positions: Records, pairs: PairTable, demand: WindowColumns, names: Texts, words: Texts, sku: int, day: int,
+    out: Bytes, at: int,
+) -> int:  # fmt: skip
+    """Writes all positions of a record; ABSENT where that is not possible here."""
+    first, next_ = at, pairs.firsts[sku]
     while next_ != 0:
         if at + PLACE_BYTES_MAX > len(out):
             return ABSENT
         if at != first:
             out[at] = COMMA
             at += 1
-        at = _put_location(lane, telling, next_ - 1, article.seen_ms // DAY_MS, out, at)
+        at = _put_location(positions, demand, names, words, next_ - 1, day, out, at)
         if at == ABSENT:
             return ABSENT
-        next_ = lane.position_pairs.nexts[next_ - 1]
-    return _put(out, at, words, J_END)
+        next_ = pairs.nexts[next_ - 1]
+    return at
+
+
+@compiled
+def _put_channels(
+    standings: Records, pairs: PairTable, rules: RuleColumns, names: Texts, words: Texts, sku: int, class_: int,
+    out: Bytes, at: int,
+) -> int:  # fmt: skip
+    """Writes all channels of a record."""
+    first = at
+    for place in range(rules.begins[class_], rules.begins[class_ + 1]):
+        rule = rules.channels[place]
+        row = _standing_of(standings, pairs.slots, sku, rule.channel) if rule.shown != 0 else ABSENT
+        if row < 0:
+            continue
+        if at != first:
+            out[at] = COMMA
+            at += 1
+        standing = standings[row]
+        at = _put(out, at, names, rule.channel)
+        at = _put_digits(out, _put(out, at, words, J_PROMISED), standing.promised)
+        at = _put_digits(out, _put(out, at, words, J_SELLABLE), standing.sellable)
+        at = _put(out, _put(out, at, words, J_LEVEL), words, J_OUT + standing.level)
+        at = _put(out, at, words, J_LEVEL_END)
+    return at
+
+
+@compiled
+def _put_name(out: Bytes, at: int, texts: Bytes, begin: int, end: int) -> int:
+    """Writes a name into a JSON string; ABSENT where it holds what is written otherwise there."""
+    for place in range(begin, end):
+        character = texts[place]
+        if character < BLANK or character >= DELETE or character in (QUOTE, BACKSLASH):
+            return ABSENT
+        out[at] = character
+        at += 1
+    return at
 
 
 @compiled
 def write_records(lane: Lane, telling: Telling, skus: Ints32, begin: int, out: Bytes, ends: Ints) -> int:
-    """Writes the records of SKUs from place `begin` on, as many as fit; `ends` (ABSENT: it cannot be written here)."""
-    at, count, channels = 0, 0, len(lane.rules.channels)
+    """Writes records of SKUs from place `begin` on, as `schemas.topics.AVAILABILITY` encodes them, as many as fit.
+
+    Returns how many; `ends` become the ends of each (ABSENT: it cannot be written here).
+    """
+    names, articles, words, rules = lane.sku_names, lane.skus, telling.words, lane.rules
+    positions, position_pairs, demand = lane.positions, lane.position_pairs, lane.demand
+    standings, pairs = lane.standings, lane.standing_pairs
+    room = RECORD_BYTES_MAX + (len(rules.channels) + 8) * PLACE_BYTES_MAX
+    done, count = 0, 0
     for place in range(begin, len(skus)):
-        if count == len(ends) or at + RECORD_BYTES_MAX + (channels + 8) * PLACE_BYTES_MAX > len(out):
+        if count == len(ends) or done + room > len(out):
             break
-        end = write_record(lane, telling, skus[place], out, at)
-        ends[count] = end
-        if end != ABSENT:
-            at = end
+        sku = skus[place]
+        article = articles[sku]
+        ends[count] = ABSENT
         count += 1
+        at = _put_name(out, _put(out, done, words, J_SKU), names.texts, names.ends[sku], names.ends[sku + 1])
+        if at == ABSENT:
+            continue
+        at = _put(out, at, words, J_INCARNATION)
+        at = _put_all(out, at, telling.incarnation, 0, len(telling.incarnation))
+        at = _put_digits(out, _put(out, at, words, J_VERSION), article.version)
+        at = _put_time(out, _put(out, at, words, J_AS_OF), article.as_of_ms)
+        at = _put_digits(out, _put(out, at, words, J_RULES), article.generation)
+        at = _put(out, at, words, J_CHANNELS)
+        at = _put_channels(standings, pairs, rules, telling.channels, words, sku, article.classes, out, at)
+        at = _put(out, at, words, J_LOCATIONS)
+        day = article.seen_ms // DAY_MS
+        at = _put_locations(positions, position_pairs, demand, telling.locations, words, sku, day, out, at)
+        if at != ABSENT:
+            done = _put(out, at, words, J_END)
+            ends[count - 1] = done
     return count
 
 

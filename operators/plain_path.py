@@ -22,6 +22,7 @@ from operators.plain import (
     Plan,
     Told,
     apply_plain,
+    new_skus,
 )
 from operators.positions import EFFECTS, QUANTITIES
 from operators.stock import Stock
@@ -30,6 +31,7 @@ from schemas.movements import Movement
 
 TOUCHED_MAX: Final = 8192
 CROSSED_MAX: Final = 4096
+NEW_MAX: Final = 4096
 STEPS_MAX: Final = 3  # quantities that one movement changes at one place
 ROOM_ROWS: Final = 64
 _CROSSING: Final = ("message", "time_ms", "sku", "row", "before", "after", "units", "threshold", "initial")
@@ -123,6 +125,15 @@ class PlainPath:
             scratch.told.touched[: counts[TOUCHED]].tolist(),
             list(_crossings(messages, scratch.told, int(counts[CROSSED]))),
         )
+
+    def new_skus(self, messages: Messages, place: int) -> list[str]:
+        """Names of SKUs that are not known yet, of plain movements from `place` on, in their order; some repeated."""
+        places = _SCRATCH.places
+        names = self._stock.names.table
+        count = new_skus(messages, place, names, PLAN, _SCRATCH.texts, _SCRATCH.numbers, places)
+        ends, keys = messages.key_ends, messages.keys.data
+        spans = zip(ends[places[:count]].tolist(), ends[places[:count] + 1].tolist(), strict=True)
+        return [str(keys[begin:end], "ascii") for begin, end in spans]
 
     @property
     def lane(self) -> plain.Lane:
@@ -309,6 +320,7 @@ class _Scratch(NamedTuple):
     texts: Array
     numbers: Array
     buffer: Array
+    places: Array
 
 
 def _scratch() -> _Scratch:
@@ -316,7 +328,7 @@ def _scratch() -> _Scratch:
         np.zeros(TOUCHED_MAX, np.int32), np.zeros(CROSSED_MAX, CROSSING), np.zeros(CROSSED_MAX * 2 * TEXTS, np.int64)
     )
     zeros = (np.zeros(plain.COUNTS, np.int64), np.zeros(2 * TEXTS, np.int64), np.zeros(NUMBERS, np.int64))
-    return _Scratch(told, *zeros, np.zeros(BUFFER_BYTES, np.uint8))
+    return _Scratch(told, *zeros, np.zeros(BUFFER_BYTES, np.uint8), np.zeros(NEW_MAX, np.int64))
 
 
 PLAN: Final = _plan()
