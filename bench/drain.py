@@ -29,6 +29,7 @@ from bench.servers import KafkaBroker, RedisServer
 from schemas.batches import Batch, Origin
 from schemas.outputs import Threshold
 from schemas.topics import DEAD_LETTERS, MOVEMENTS, ONE_PARTITION, THRESHOLDS, TOPICS, Topic
+from sinks.redis_server import tethered
 
 DRAIN_SECONDS_MAX: Final = 1800.0
 STOP_SECONDS_MAX: Final = 60.0
@@ -273,7 +274,9 @@ def program_running(
     """
     log = directory / f"{name}.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=directory, env=os.environ | settings, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            tethered(list(command)), cwd=directory, env=os.environ | settings, stdout=output, stderr=output
+        )
     try:
         yield Running(process, log, name)
     finally:

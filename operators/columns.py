@@ -7,12 +7,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.plain import NameTable, PairTable, enter_names, enter_pairs, find_pair
+from operators.plain import MEMBER_FACTOR, OWNER_FACTOR, NameTable, PairTable, enter_names, enter_pairs
 
 Array = NDArray[Any]
 FIRST_CAPACITY: Final = 16
 INT32_MAX: Final = 2**31 - 1
 NAME_BYTES_USUAL: Final = 16
+FACTORS: Final = (int(OWNER_FACTOR), int(MEMBER_FACTOR))  # as `pair_slot` has them
+HALF_BITS: Final = 32
+MASK_64: Final = 2**64 - 1
 
 
 def record_of(fields: Sequence[tuple[str, type[np.generic]]]) -> np.dtype[Any]:
@@ -265,9 +268,13 @@ class Pairs:
 
     def row(self, owner: int, member: int) -> int:
         """The row of the pair, −1 where it has none."""
-        columns = self._columns
-        owners, members = columns.table[self._owner], columns.table[self._member]
-        return int(self.table.slots[find_pair(self.table.slots, owners, members, owner, member)]) - 1
+        cells = self._columns.cells
+        owners, members, slots = cells[self._owner], cells[self._member], self._slots
+        mask = len(slots) - 1
+        slot = ((owner * FACTORS[0] ^ member * FACTORS[1]) & MASK_64) >> HALF_BITS & mask
+        while (row := slots[slot]) and (owners[row - 1] != owner or members[row - 1] != member):
+            slot = (slot + 1) & mask
+        return row - 1
 
     def of(self, owner: int) -> list[int]:
         """All rows of `owner`."""
@@ -329,4 +336,5 @@ class Pairs:
         self.table = PairTable(
             np.zeros(slots, np.int32), np.zeros(nexts, np.int32), np.zeros(heads, np.int32), np.zeros(heads, np.int32)
         )
+        self._slots = self.table.slots.data
         self._nexts, self._firsts = self.table.nexts.data, self.table.firsts.data

@@ -67,13 +67,14 @@ class History:
         anchor = self._anchor_rows.row(position, quantity)
         if anchor < 0:
             anchor = self._anchor_rows.add(position, quantity)
-            self._positions.cells["anchored"][position] = 1
             self._anchors.cells["last_ms"][anchor] = self._anchors.cells["dropped_ms"][anchor] = NEVER
         cells = self._anchors.cells
         if cells["last_ms"][anchor] > time_ms:
             self._shrink_jump(position, quantity, time_ms + 1, jump)
         else:
             cells["last_ms"][anchor] = time_ms
+            counted_ms = self._positions.cells["counted_ms"]
+            counted_ms[position] = max(counted_ms[position], time_ms)
             self._positions.cells[QUANTITIES[quantity]][position] += jump
         self._enter(position, quantity, time_ms, jump, is_anchor=True)
 
@@ -104,7 +105,7 @@ class History:
         self._entries.load(dumped["entries"])
         self._anchors.load(dumped["anchors"])
         self._anchor_rows.rebuild()
-        self._positions["anchored"][self._anchors["position"]] = 1
+        np.maximum.at(self._positions["counted_ms"], self._anchors["position"], self._anchors["last_ms"])
         self._kept = self._entries.rows
         self._find_counts()
 

@@ -90,6 +90,7 @@ CONTROL_LANE: Final = 0  # reports what is wrong with a control record that ever
 IDS_PER_SKU_MAX: Final = 65_536
 BEAT_EVERY: Final = 256  # messages
 PLAIN_FROM_MESSAGES: Final = 16  # fewer are sooner done row by row
+ROWS_AT_ONCE_MAX: Final = 64
 FIRST_PARTITION: Final = 0  # what every partition is told is told on by this one
 HISTORY_MAX: Final = 4096  # entries of one position
 EXPLAINED_EVERY_MS: Final = 1000  # a SKU, at most
@@ -419,8 +420,9 @@ class Lane:
 
     def _apply_plain(self, batch: Batch, origin: int, outcome: Outcome, beat: Callable[[], None]) -> int:
         """Applies a batch by compiled loops, what is not plain row by row in its place; where the loops gave up."""
-        messages, place, count = packed(batch), 0, len(batch.offsets)
+        messages, place, count, rows = packed(batch), 0, len(batch.offsets), 1
         while place < count and self._is_plain(origin):
+            begun = place
             beat()
             rules = self._generations[origin]
             around = Surroundings(
@@ -431,8 +433,12 @@ class Lane:
             self._take(done, batch, rules.generation, outcome)
             place = done.place
             if done.ended == ROW_BY_ROW:
-                self._apply_row(batch, place, origin, outcome)
-                place += 1
+                # Where little is plain, a call costs more than the rows that it finds to be none.
+                rows = min(2 * rows, ROWS_AT_ONCE_MAX) if place - begun < PLAIN_FROM_MESSAGES else 1
+                end = min(place + rows, count)
+                for row in range(place, end):
+                    self._apply_row(batch, row, origin, outcome)
+                place = end
             elif done.ended == NEW_SKU:
                 self._add_skus(messages, place, origin)
             elif done.ended == NEW_LOCATION:

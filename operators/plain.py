@@ -758,7 +758,7 @@ def _link(pairs: PairTable, slot: int, owner: int, row: int) -> None:
 def _change(
     positions: Records, entries: Records, sizes: Ints, row: int, quantity: int, time_ms: int, amount: int, as_of_ms: int
 ) -> None:
-    """A quantity changed by `amount`; nothing of the position was ever counted."""
+    """A quantity changed by `amount`, after whatever was counted of the position."""
     _add(positions, row, quantity, amount)
     if time_ms < max(positions[row].newest_ms - as_of_ms, positions[row].floor_ms):
         return
@@ -1051,11 +1051,11 @@ def _is_ordinary(
     positions: Records, pairs: PairTable, demand: WindowColumns, returns: WindowColumns, sku: int, location: int,
     history_max: int, time_ms: int, units: int, outgoing: int,
 ) -> bool:  # fmt: skip
-    """Whether the position, where there is one, was never counted, and none of its bounds is near."""
+    """Whether the position, if there is one, was counted before `time_ms` or never, and none of its bounds is near."""
     row = pairs.slots[find_pair(pairs.slots, positions["sku"], positions["location"], sku, location)] - 1
     if row < 0:
         return units <= INT32_MAX
-    if positions[row].anchored != 0 or positions[row].entries + MOVED_MAX > history_max:
+    if time_ms <= positions[row].counted_ms or positions[row].entries + MOVED_MAX > history_max:
         return False
     if outgoing == DEMAND:
         return _fits(demand, row, time_ms, units)

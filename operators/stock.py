@@ -58,7 +58,7 @@ _POSITION_COLUMNS: Final[dict[str, type[np.generic]]] = {
     "expected": np.int8,  # 1: a purchase was announced since its SKU was planned last
 }
 _POSITION_COLUMNS_DERIVED: Final[dict[str, type[np.generic]]] = {
-    "anchored": np.int8,  # 1: something of it was counted
+    "counted_ms": np.int64,  # the time of the latest count of any of its quantities; 0: there was none
 }
 _STANDING_COLUMNS: Final[dict[str, type[np.generic]]] = {
     "sku": np.int32,
