@@ -97,7 +97,7 @@ EXPLAINED_EVERY_MS: Final = 1000  # a SKU, at most
 EXPLAINED_A_SECOND_MAX: Final = 16  # SKUs of one lane: so all lanes together spend a tenth of a core on it
 CATCH_UP_MS: Final = 100
 BEHIND_MS: Final = 2000  # explanations wait while what is read is older than this
-EXPLAINED_AT_END_MAX: Final = 1000
+EXPLAINED_AT_END_MAX: Final = 100  # SKUs of one lane: a drain does not wait for all that nobody asked about
 TOLD_AT_ONCE_MAX: Final = 1024  # SKUs of one lane, whose records the topic is told
 _UNTOUCHED: Final = object()
 _encode: Final = msgspec.json.Encoder().encode
@@ -369,14 +369,18 @@ class Lane:
         self._held.clear()
         return has_held
 
-    def refill(self, skus_max: int) -> tuple[LaneResult, bool]:
+    def refill(self, skus_max: int, teller: Teller | None = None) -> tuple[LaneResult, bool]:
         """The next SKUs that Redis is to be told again, and whether these were the last.
 
         One that waits for its home to show a change is left out: it comes when it shows.
         """
         stock, skus = self._stock, list(islice(self._refilling, skus_max))
-        told = [self._availability(sku) for sku in skus if stock.is_shown(sku) and sku not in self._pending]
-        return _nothing(self.number)._replace(availability=told, is_refill=True), len(skus) < skus_max
+        shown = [sku for sku in skus if stock.is_shown(sku) and sku not in self._pending]
+        plain = self._plain_of([] if teller is None else shown)
+        hashes = [] if teller is None else teller.hashes(self._plain.lane, plain, is_behind=self._is_behind)
+        told = [self._availability(sku) for sku in sorted(set(shown).difference(plain.tolist()))]
+        result = _nothing(self.number)._replace(availability=told, hashes=hashes, is_refill=True)
+        return result, len(skus) < skus_max
 
     def _tell_rules(self, origin: Origin, outcome: Outcome) -> None:
         """Which rules an origin goes by: told when it is first met, and again when they change."""
@@ -1084,7 +1088,7 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
             lane.begin_refill()
         if not self._refilling or (self._refills_next is not None and now_ms < _ms_of(self._refills_next)):
             return []
-        result, is_last = lane.refill(REFILLED_AT_ONCE_MAX)
+        result, is_last = lane.refill(REFILLED_AT_ONCE_MAX, self._teller)
         self._refilling = not is_last
         self._refills_next = None if is_last else _instant(now_ms + REFILLED_EVERY_MS)
         return [result._replace(refilled=self._refills if is_last else 0)]
