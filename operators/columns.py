@@ -1,6 +1,6 @@
 """Columns: the numbers of a lane, one dense row per thing, in arrays that grow together."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -227,29 +227,37 @@ class IndexedNames(Names):
         """The row of `name`, made where it has none."""
         row = super().add(name)
         if row == self._indexed:
-            self._index(name.encode("utf-8", "surrogatepass"))
+            self._index([name])
         return row
 
-    def _index(self, text: bytes) -> None:
-        row, ends = self._indexed, self.table.ends
-        self._indexed = row + 1
-        begin = int(ends[row])
-        end = begin + len(text)
-        self._make_room(row + 1, end)
-        self.table.texts[begin:end] = np.frombuffer(text, np.uint8)
-        self.table.ends[row + 1] = end
-        enter_names(*self.table, row, row + 1)
+    def extend(self, names: Iterable[str]) -> None:
+        """Adds names that are not known, all of them different."""
+        for name in names:
+            super().add(name)
+        self._index(self._names[self._indexed :])
+
+    def _index(self, names: Sequence[str]) -> None:
+        """Enters the names behind those that are there."""
+        texts = [name.encode("utf-8", "surrogatepass") for name in names]
+        row, count = self._indexed, self._indexed + len(texts)
+        begin = int(self.table.ends[row])
+        ends = begin + np.cumsum([len(text) for text in texts], dtype=np.int64)
+        end = int(ends[-1]) if texts else begin
+        self._make_room(count, end)
+        self._indexed = count
+        self.table.texts[begin:end] = np.frombuffer(b"".join(texts), np.uint8)
+        self.table.ends[row + 1 : count + 1] = ends
+        enter_names(*self.table, row, count)
 
     def _make_room(self, names: int, bytes_: int) -> None:
         slots, texts, ends = self.table
-        if 2 * names > len(slots):
-            slots = np.zeros(2 * len(slots), np.int32)
-            enter_names(slots, texts, ends, 0, names - 1)
-        if names + 1 > len(ends):
-            ends = np.concatenate([ends, np.zeros_like(ends)])
-        if bytes_ > len(texts):
-            texts = np.concatenate([texts, np.zeros(max(len(texts), bytes_), np.uint8)])
-        self.table = NameTable(slots, texts, ends)
+        wanted = len(slots)
+        while 2 * names > wanted:
+            wanted *= 2
+        if wanted > len(slots):
+            slots = np.zeros(wanted, np.int32)
+            enter_names(slots, texts, ends, 0, self._indexed)
+        self.table = NameTable(slots, grown(texts, bytes_), grown(ends, names + 1))
         self.moves += 1
 
 

@@ -331,8 +331,7 @@ class Lane:
         if lane._shadow is not None and state["shadow"] is not None:
             lane._shadow.load(state["shadow"])
         lane._untold = dict.fromkeys(state.get("untold", ()))
-        for sku in range(lane._stock.skus.rows):
-            lane._review(sku)
+        lane._review_all()
         return lane
 
     def teller(self, prefix: str) -> Teller:
@@ -513,6 +512,14 @@ class Lane:
             or self._stating.waits_for(sku)
             or any(cells["proposed"][row] or cells["expected"][row] for row in self._stock.positions_of(sku))
         )
+
+    def _review_all(self) -> None:
+        """As `_review`, for every SKU after a restore: few are special."""
+        positions = self._stock.positions
+        planned = positions["sku"][(positions["proposed"] != 0) | (positions["expected"] != 0)].tolist()
+        special = self._stock.skus["special"]
+        special[:] = self._stock.skus["ledgers"]
+        special[[*self._pending, *self._requesting.skus(), *self._stating.waiting_skus(), *planned]] = 1
 
     def _show_again(self, key: bytes | None, payload: bytes | None, outcome: Outcome) -> None:
         """A record that is in the state already: what it led to may never have got out, so its SKU is told again."""

@@ -1328,12 +1328,15 @@ def _put_time(out: Bytes, at: int, time_ms: int) -> int:
 
 @compiled
 def _put_string_head(out: Bytes, at: int, length: int) -> int:
-    """The head of a MessagePack string of less than 256 bytes."""
+    """The head of a MessagePack string of less than 65,536 bytes."""
     if length < 32:
         out[at] = 0xA0 | length
         return at + 1
-    out[at], out[at + 1] = 0xD9, length
-    return at + 2
+    if length < 256:
+        out[at], out[at + 1] = 0xD9, length
+        return at + 2
+    out[at], out[at + 1], out[at + 2] = 0xDA, length >> 8, length & 0xFF
+    return at + 3
 
 
 @compiled
@@ -1375,12 +1378,13 @@ def write_hashes(lane: Lane, telling: Telling, skus: Ints32, begin: int, out: By
     """
     names, articles, words, prefix = lane.sku_names, lane.skus, telling.words, telling.prefix
     standings, pairs, rules, channels = lane.standings, lane.standing_pairs, lane.rules, telling.names
-    room = HASH_BYTES_MAX + len(rules.channels) * PLACE_BYTES_MAX
     at, parts, count = 5, 0, 0
     for place in range(begin, len(skus)):
         sku = skus[place]
         article, first, last = articles[sku], names.ends[sku], names.ends[sku + 1]
-        if count == len(ends) or at + last - first + room > len(out):
+        channel_count = rules.begins[article.classes + 1] - rules.begins[article.classes]
+        room = HASH_BYTES_MAX + len(prefix) + last - first + channel_count * PLACE_BYTES_MAX
+        if count == len(ends) or at + room > len(out):
             break
         at = _put_string_head(out, at, len(prefix) + last - first)
         at = _put_all(out, at, prefix, 0, len(prefix))
@@ -1535,13 +1539,13 @@ def write_records(lane: Lane, telling: Telling, skus: Ints32, begin: int, out: B
     names, articles, words, rules = lane.sku_names, lane.skus, telling.words, lane.rules
     positions, position_pairs, demand = lane.positions, lane.position_pairs, lane.demand
     standings, pairs = lane.standings, lane.standing_pairs
-    room = RECORD_BYTES_MAX + (len(rules.channels) + 8) * PLACE_BYTES_MAX
     done, count = 0, 0
     for place in range(begin, len(skus)):
-        if count == len(ends) or done + room > len(out):
-            break
         sku = skus[place]
         article = articles[sku]
+        channel_count = rules.begins[article.classes + 1] - rules.begins[article.classes]
+        if count == len(ends) or done + RECORD_BYTES_MAX + (channel_count + 8) * PLACE_BYTES_MAX > len(out):
+            break
         ends[count] = ABSENT
         count += 1
         at = _put_name(out, _put(out, done, words, J_SKU), names.texts, names.ends[sku], names.ends[sku + 1])

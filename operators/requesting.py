@@ -115,6 +115,10 @@ class Requesting:
         """Whether any request of `sku` is remembered, open or ended."""
         return self._requests.has(sku)
 
+    def skus(self) -> list[int]:
+        """The SKUs of which any request is remembered."""
+        return self._requests.skus()
+
     def open_of(self, sku: int) -> list[Request]:
         """The requests of `sku` that still hold or owe something, in the order in which they were decided."""
         return self._requests.open_of(sku)

@@ -75,6 +75,10 @@ class Requests:
         """Whether any of `sku` is remembered."""
         return bool(self._by_sku.get(sku))
 
+    def skus(self) -> list[int]:
+        """The SKUs of which any is remembered."""
+        return [sku for sku, known in self._by_sku.items() if known]
+
     def of_order(self, sku: int, order: str, horizon_ms: int) -> list[Request]:
         """Those of `sku` that named `order`, in the order in which they were decided."""
         known = self._by_sku.get(sku, {}).values()

@@ -13,6 +13,7 @@ _OF_CHANNEL: Final = (
     "share_percent", "safety_units", "safety_percent", "low_stock_at", "recovered_at", "backorder_units",
     "commitment_only", "sell",
 )  # fmt: skip
+CHANNELS_MAX: Final = 512  # of a SKU: what one movement can tell has to fit into what a call may tell
 CHANNEL: Final = record_of(
     [
         *((name, np.int64) for name in (*_OF_CHANNEL[:-2], "cap_units")),
@@ -49,7 +50,8 @@ class PlainRules:
         """The class of a SKU with these rules; ABSENT where they follow from more than stock."""
         known = self._classes.get(resolved)
         if known is None:
-            known = self._classes[resolved] = ABSENT if _follows_demand(resolved) else self._add(resolved)
+            is_plain = not _follows_demand(resolved) and len(resolved.channels) <= CHANNELS_MAX
+            known = self._classes[resolved] = self._add(resolved) if is_plain else ABSENT
         return known
 
     @property

@@ -55,6 +55,10 @@ class Waiting:
         """Whether one of `sku` is waiting."""
         return sku in self._of_sku
 
+    def skus(self) -> list[int]:
+        """The SKUs of which any is waiting."""
+        return list(self._of_sku)
+
     def add(self, home: int, statement: Statement) -> None:
         """Keeps `statement` until the clock of `home` reaches its due time."""
         self._arrivals += 1

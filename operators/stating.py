@@ -88,6 +88,10 @@ class Stating:
         """Whether a statement about `sku` waits for its grace."""
         return self._waiting.has(sku)
 
+    def waiting_skus(self) -> list[int]:
+        """The SKUs of which a statement waits."""
+        return self._waiting.skus()
+
     def open_of(self, sku: int) -> list[OpenDivergence]:
         """The systems that disagree about `sku` now."""
         return self._divergences.open_of(self._stock.names[sku])

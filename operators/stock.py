@@ -429,9 +429,10 @@ class Stock:
 
     def load(self, dumped: dict[str, Any]) -> None:
         """Replaces everything; clocks and rules have been loaded before."""
-        for names, known in (("skus", self.names), ("locations", self.locations), ("channels", self._channels)):
-            for name in dumped[names]:
-                known.add(name)
+        self.names.extend(dumped["skus"])
+        self.locations.extend(dumped["locations"])
+        for name in dumped["channels"]:
+            self._channels.add(name)
         self.skus.load(dumped["sku_columns"])
         self.positions.load(dumped["position_columns"])
         self._standings.load(dumped["standing_columns"])

@@ -85,7 +85,7 @@ class Windows:
     @property
     def room(self) -> int:
         """How many there may be before more room has to be made."""
-        return self._columns.capacity
+        return min(self._columns.capacity, len(self._hours.values) // HOURS, len(self._days.values) // DAYS)
 
     def set_rows(self, rows: int) -> None:
         """There are this many now, of the room that was made."""
