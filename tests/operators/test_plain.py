@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from operators.duplicates import hash_of
+from operators.levels import Standing, standing_after
 from operators.plain import (
     ABSENT,
     FROM,
@@ -28,6 +29,7 @@ from operators.plain import (
     TEXTS,
     TIME_MS,
     TO,
+    _level_after,
     scan,
     time_at,
     xxh3,
@@ -152,3 +154,11 @@ def test_ids_have_the_hash_that_rows_give_them(length: int) -> None:
     source, id_ = "s", "i" * (length - 2)
     text = np.frombuffer(f"{source}\0{id_}".encode(), np.uint8)
     assert xxh3(text, length) == hash_of(source, id_)
+
+
+@pytest.mark.parametrize("recovered", [False, True])
+@pytest.mark.parametrize("units", [-1, 0, 1, 9, 10, 11, 12, 13])
+def test_levels_are_those_of_the_definition(units: int, *, recovered: bool) -> None:
+    """At, below, above and between the two thresholds."""
+    wanted = standing_after(Standing(0, recovered=recovered), units, 10, 12)
+    assert _level_after(units, 10, 12, recovered) == wanted
