@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, Self
 import msgspec
 import structlog
 
-from cli.failures import DONE, FAILED, MISUSED, CliError
+from cli.failures import DONE, FAILED, INTERRUPTED, MISUSED, CliError
 from cli.worker import LAST_WORDS_BYTES_MAX, WorkerSpec, monotonic_ms
 from flows.board import Board
 from sinks.redis_server import tethered
@@ -29,7 +29,7 @@ WAIT_SECONDS_MAX: Final = 30.0
 CALM_SECONDS: Final = 60.0  # a group that lived longer starts again without waiting
 WORKER: Final = ("-m", "cli.worker")
 GOES_ON: Final = "the next start goes on from the last snapshot"
-FINAL: Final = (FAILED, MISUSED)
+FINAL: Final = (FAILED, MISUSED, INTERRUPTED)
 
 log = structlog.get_logger(__name__)
 
@@ -154,9 +154,11 @@ class Supervisor:
         self._program = program
         self._chance = chance or random.Random()  # noqa: S311  # jitter
         self._group: Group | None = None
+        self._killed = False
 
     def kill(self) -> None:
-        """End all workers at once; may be called from another thread."""
+        """End all workers at once, and `run` with exit code 130; may be called from another thread."""
+        self._killed = True
         if self._group is not None:
             self._group.kill()
 
@@ -185,6 +187,8 @@ class Supervisor:
         deadline: float | None = None
         while True:
             codes = group.codes()
+            if self._killed:
+                return Ended(INTERRUPTED, again=False, said=f"ended at once: {GOES_ON}")
             if any(code is not None and code != DONE for code in codes):
                 return self._judged(group)
             if all(code == DONE for code in codes):
@@ -213,9 +217,10 @@ class Supervisor:
         return self._again(next((code for code in codes if code not in (None, DONE)), FAILED) or FAILED)
 
     def _again(self, code: int) -> Ended:
-        """All is started again, unless it was to end anyway."""
-        said = f"a worker died while draining: {GOES_ON}" if self._draining() else ""
-        return Ended(FAILED if code < 0 else code, again=not self._draining(), said=said)
+        """All is started again, unless the group was to end anyway."""
+        ending = self._board.draining()
+        said = f"a worker died while draining: {GOES_ON}" if ending else ""
+        return Ended(FAILED if code < 0 else code, again=not ending, said=said)
 
     def _waited(self, seconds: float) -> bool:
         """Waits, and returns whether nobody asked for a drain meanwhile."""

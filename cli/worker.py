@@ -36,7 +36,7 @@ from sinks.slots import SinkError, SinkUnreachableError
 from sources.errors import SourceError, SourceUnreachableError
 from sources.jsonl import STDIN, JsonlSource
 from sources.kafka import KafkaReading, KafkaSource
-from sources.pace import Surroundings
+from sources.pace import Epochs, Surroundings
 from sources.redis_stream import RedisStreamReading, RedisStreamSource
 
 UNREACHABLE: Final = 75  # what is away may come back by itself: start again (EX_TEMPFAIL of sysexits)
@@ -208,7 +208,10 @@ class _Worker:
         configuration, spec, board = self._configuration, self._spec, self._board
         reads, kafka = configuration.settings.input, configuration.settings.kafka
         around = Surroundings(
-            self._look, lambda slot: board.in_flight(slot) > IN_FLIGHT_BYTES_MAX, wakes=spec.store is not None
+            self._look,
+            lambda slot: board.in_flight(slot) > IN_FLIGHT_BYTES_MAX,
+            wakes=spec.store is not None,
+            epochs=Epochs(configuration.settings.state.snapshot_seconds * 1000) if spec.addresses else None,
         )
         draining = board.draining
         if reads.kind == "kafka":

@@ -89,7 +89,6 @@ NOTHING_APPLIED: Final = -1
 CONTROL_LANE: Final = 0  # reports what is wrong with a control record that every lane sees, so that it is told once
 IDS_PER_SKU_MAX: Final = 65_536
 BEAT_EVERY: Final = 256  # messages
-PLAIN_FROM_MESSAGES: Final = 16  # fewer are sooner done row by row
 ROWS_AT_ONCE_MAX: Final = 64
 FIRST_PARTITION: Final = 0  # what every partition is told is told on by this one
 HISTORY_MAX: Final = 4096  # entries of one position
@@ -402,7 +401,7 @@ class Lane:
 
     def _apply_batch(self, batch: Batch, outcome: Outcome, beat: Callable[[], None]) -> None:
         origin, place = self._origin(batch.origin), 0
-        if len(batch.offsets) >= PLAIN_FROM_MESSAGES:
+        if self._is_plain(origin):
             place = self._apply_plain(batch, origin, outcome, beat)
         for row in range(place, len(batch.offsets)):
             if (row - place) % BEAT_EVERY == 0:
@@ -436,8 +435,8 @@ class Lane:
             self._take(done, batch, rules.generation, outcome)
             place = done.place
             if done.ended == ROW_BY_ROW:
-                # Where little is plain, a call costs more than the rows that it finds to be none.
-                rows = min(2 * rows, ROWS_AT_ONCE_MAX) if place - begun < PLAIN_FROM_MESSAGES else 1
+                # Where nothing is plain, a call costs more than the rows that it finds to be none.
+                rows = min(2 * rows, ROWS_AT_ONCE_MAX) if place == begun else 1
                 end = min(place + rows, count)
                 for row in range(place, end):
                     self._apply_row(batch, row, origin, outcome)
@@ -887,7 +886,7 @@ def warm_up() -> None:
         b'{"id":"%d","source":"warm","kind":"shipped","sku":"A","location":"east","quantity":1,'
         b'"time":"2026-01-01T00:00:00Z"}'
     )
-    numbers = list(range(2 * PLAIN_FROM_MESSAGES))
+    numbers = list(range(2))
     payloads: list[bytes | None] = [payload % number for number in numbers]
     teller = lane.teller("")
     batch = Batch(origin, numbers, [-1] * len(numbers), [b"A"] * len(numbers), payloads)

@@ -1,6 +1,7 @@
 """The supervisor over real processes, which do as little as it takes: who ends all, who is started again, who waits."""
 
 import random
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import psutil
 import pytest
 
 from cli import supervising
-from cli.failures import DONE, FAILED, MISUSED, CliError
+from cli.failures import DONE, FAILED, INTERRUPTED, MISUSED, CliError
 from cli.supervising import Supervisor, free_addresses
 from cli.worker import BROKEN, UNREACHABLE, WorkerSpec
 from flows.board import Board
@@ -40,11 +41,12 @@ class Bench:
         self.folder = folder
         self.drain_at: float | None = None
         self.said = ""
+        self.supervisor: Supervisor | None = None
 
     def run(self, script: str, workers: int = 2, *, drain_seconds_max: float = 5.0, restarts: bool = True) -> int:
         """The exit code of the supervisor."""
         board = Board.make(workers)
-        supervisor = Supervisor(
+        self.supervisor = Supervisor(
             lambda: [self._spec(board, number, workers) for number in range(workers)],
             board,
             lambda: self.drain_at is not None and time.monotonic() > self.drain_at,
@@ -54,7 +56,7 @@ class Bench:
             chance=random.Random(1),
         )
         try:
-            supervisor.run()
+            self.supervisor.run()
         except CliError as error:
             self.said = str(error)
             return error.exit_code
@@ -67,12 +69,26 @@ class Bench:
 
     def drain_when(self, condition: Callable[[], bool]) -> None:
         """Ask for a drain once `condition` holds, from another thread."""
-        import threading  # noqa: PLC0415
 
+        def drain() -> None:
+            self.drain_at = time.monotonic()
+
+        self._when(condition, drain)
+
+    def kill_when(self, condition: Callable[[], bool]) -> None:
+        """End all at once when `condition` holds, from another thread."""
+
+        def kill() -> None:
+            assert self.supervisor is not None
+            self.supervisor.kill()
+
+        self._when(condition, kill)
+
+    def _when(self, condition: Callable[[], bool], act: Callable[[], None]) -> None:
         def look() -> None:
             while not condition():
                 time.sleep(0.01)
-            self.drain_at = time.monotonic()
+            act()
 
         threading.Thread(target=look, daemon=True).start()
 
@@ -175,6 +191,16 @@ def test_a_drain_ends_the_wait_for_the_next_start(bench: Bench, monkeypatch: pyt
     begun = time.monotonic()
     assert bench.run(f"sys.exit({BROKEN})", 1) == DONE
     assert time.monotonic() - begun < 10
+
+
+def test_who_is_ended_at_once_says_so_whoever_is_first(bench: Bench) -> None:
+    """Neither a death nor a drain is told of: the thread that ends all is followed by the one that watches."""
+    bench.kill_when(lambda: len(bench.starts(0)) == 1)
+    bench.drain_when(lambda: len(bench.starts(0)) == 1)
+    assert bench.run("live()") == INTERRUPTED
+    assert "ended at once" in bench.said
+    assert len(bench.starts(0)) == 1
+    assert not any(map(psutil.pid_exists, bench.starts(0)))
 
 
 def test_a_cluster_has_an_address_for_each_process() -> None:

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
 from schemas.batches import Batch, CaughtUp, Mark, Origin, Wake
-from sources.pace import ALONE, LOOK_AGAIN_MS, PacedPartition, Surroundings, next_look
+from sources.pace import ALONE, LOOK_AGAIN_MS, Epochs, PacedPartition, Surroundings, next_look
 
 ORIGIN = Origin("c", "t", 0, "n")
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 BATCH = Batch(ORIGIN, [0], [-1], [None], [b"x"])
 
 
@@ -73,7 +75,7 @@ def test_only_an_idle_partition_waits_and_never_longer_than_its_look() -> None:
 
 def test_partitions_look_at_the_same_instants() -> None:
     """All looks fall on one grid, so that one activation of the worker serves all partitions."""
-    looks = {next_look(2).microsecond % 2000 for _ in range(100)}
+    looks = {next_look(EPOCH + timedelta(microseconds=at), 2).microsecond % 2000 for at in range(0, 4000, 7)}
     assert looks == {0}
 
 
@@ -130,3 +132,94 @@ def test_a_slot_reads_nothing_while_its_lanes_have_too_much_to_do() -> None:
     assert part.next_awake() is not None
     assert kinds(part) == ["Batch"]
     assert len(beats) == 3
+
+
+class _Process:
+    """One process as Bytewax 0.21.1 runs its partitions (src/inputs.rs), on a clock that passes by itself.
+
+    `closing_ms` is how long it takes until an epoch has gone through all processes; a look at all takes `LOOK_MS`.
+    """
+
+    LOOK_MS = 0.25
+    INTERVAL_MS = 800.0
+
+    def __init__(self, busy: Sequence[bool], closing_ms: float) -> None:
+        self.now_ms = 0.0
+        self.looks_while_closing = 0
+        self.reads = 0
+        self.ended_ms: list[float] = []
+        self.closing_ms = closing_ms
+        self._closed_ms = 0.0
+        around = Surroundings(epochs=Epochs(self.INTERVAL_MS, self._clock), clock=self._clock)
+        self._parts = [
+            _Script([[BATCH] if is_busy else []] * 50_000, around, slot) for slot, is_busy in enumerate(busy)
+        ]
+        self._wakes_ms = [0.0] * len(busy)
+        self._began_ms = 0.0
+
+    def run(self, seconds: float) -> None:
+        """Look at the partitions, again and again."""
+        end_ms = self.now_ms + 1000 * seconds
+        while self.now_ms < end_ms:
+            self._look()
+
+    def _look(self) -> None:
+        now_ms = self.now_ms
+        self.now_ms += self.LOOK_MS
+        ends = now_ms - self._began_ms >= self.INTERVAL_MS
+        if now_ms < self._closed_ms:
+            self.looks_while_closing += 1
+        else:
+            for slot, part in enumerate(self._parts):
+                if self._wakes_ms[slot] <= now_ms:
+                    self.reads += 1
+                    part.next_batch()
+                    self.now_ms += self.LOOK_MS
+                    awake = part.next_awake()
+                    self._wakes_ms[slot] = self.now_ms if awake is None else (awake - EPOCH) / timedelta(milliseconds=1)
+                if ends:
+                    part.snapshot()
+            if ends:
+                self.ended_ms.append(now_ms)
+                self._began_ms, self._closed_ms = now_ms, now_ms + self.closing_ms
+        self.now_ms = max(self.now_ms, min(self._wakes_ms))
+
+    def _clock(self) -> datetime:
+        return EPOCH + timedelta(milliseconds=self.now_ms)
+
+
+@pytest.mark.parametrize("busy", [[False] * 4, [True, False, False], [False, True], [True, True]])
+@pytest.mark.parametrize("closing_ms", [0.0, 3.0, 40.0, 300.0])
+def test_a_process_that_waits_for_others_rests(busy: list[bool], closing_ms: float) -> None:
+    """Bytewax would come back at once all the while: thousands of times a second. Epochs keep their length, though."""
+    process = _Process(busy, closing_ms)
+    process.run(5)
+    learned = process.looks_while_closing
+    process.run(15)
+    epochs = [later - earlier for earlier, later in pairwise(process.ended_ms[4:])]
+    at_once = closing_ms / process.LOOK_MS * len(epochs)
+    assert process.looks_while_closing - learned <= 0.3 * at_once
+    assert max(epochs) < process.INTERVAL_MS + 12
+    assert process.reads > 20_000 / LOOK_AGAIN_MS * 0.5 * (process.INTERVAL_MS - closing_ms) / process.INTERVAL_MS
+
+
+def test_a_closing_that_was_long_once_is_forgotten() -> None:
+    """The rest is what most of the last closings took, and less than that: it finds the way back."""
+    process = _Process([False, False], 400.0)
+    process.run(10)
+    process.closing_ms = 0.0
+    process.run(30)
+    reads = process.reads
+    process.run(10)
+    assert process.reads - reads > 2 * 10_000 / LOOK_AGAIN_MS * 0.95
+
+
+def test_no_rest_is_longer_than_half_a_second() -> None:
+    """After a Redis that was away for a minute the next epochs go on as ever."""
+    process = _Process([False, False], 60_000.0)
+    process.run(190)
+    process.closing_ms = 0.0
+    process.run(62)
+    reads = process.reads
+    process.run(2)
+    assert process.reads > reads
