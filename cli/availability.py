@@ -15,7 +15,7 @@ from cli.rules_at_start import settle_rules
 from cli.state import Stored, reads_stdin, stored
 from cli.supervising import Supervisor, free_addresses
 from cli.watching import watching
-from cli.worker import WorkerSpec, now_ms
+from cli.worker_spec import WorkerSpec, now_ms
 from flows.board import Board
 from flows.store import has_run
 from schemas.rule_changes import document_of

@@ -14,7 +14,7 @@ from cli.configuration import Configuration
 from cli.connections import kafka_failure
 from cli.embedded import is_embedded, reading_redis
 from cli.failures import CliError, one_line
-from cli.worker import now_ms
+from cli.worker_spec import now_ms
 from flows.store import FORMAT, PARTS, Meta, StoreError, create, is_new, locked, opened
 from schemas.rule_changes import digest_of, document_of
 from schemas.rules import Rules

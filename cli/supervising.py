@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from cli.failures import DONE, FAILED, INTERRUPTED, MISUSED, CliError
-from cli.worker import LAST_WORDS_BYTES_MAX, WorkerSpec, monotonic_ms
+from cli.worker_spec import LAST_WORDS_BYTES_MAX, WorkerSpec, monotonic_ms
 from flows.board import Board
 from sinks.redis_server import tethered
 

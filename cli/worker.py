@@ -18,6 +18,7 @@ from cli.configuration import Configuration, load_rules, read_configuration
 from cli.failures import DONE, FAILED, CliError, one_line
 from cli.logs import configure_logs, debug_wanted
 from cli.native_errors import native_errors_apart
+from cli.worker_spec import BROKEN, LAST_WORDS_BYTES_MAX, UNREACHABLE, WorkerSpec, monotonic_ms, now_ms
 from flows.availability import Sinks, availability_flow
 from flows.board import IN_FLIGHT_BYTES_MAX, READER_SLOTS, Board
 from flows.health import Facts, HealthServer
@@ -39,10 +40,7 @@ from sources.kafka import KafkaReading, KafkaSource
 from sources.pace import Epochs, Surroundings
 from sources.redis_stream import RedisStreamReading, RedisStreamSource
 
-UNREACHABLE: Final = 75  # what is away may come back by itself: start again (EX_TEMPFAIL of sysexits)
-BROKEN: Final = 70  # the engine or a peer failed: start again (EX_SOFTWARE)
 ROOM_BYTES: Final = 32 << 20  # what journals of 8 parts take up, and give back as soon as one has failed
-LAST_WORDS_BYTES_MAX: Final = 4096  # what a pipe takes without a reader
 PRINTED_BYTES_MAX: Final = 100_000
 HOUR_MS: Final = 3_600_000
 DISK_FULL: Final = ("DiskFull", "disk is full")
@@ -65,37 +63,6 @@ STORE_TROUBLE: Final = {  # what Bytewax's panics say of SQLite, and what to do
 }
 Movements: TypeAlias = KafkaSource | RedisStreamSource | JsonlSource
 log = structlog.get_logger(__name__)
-
-
-class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a supervisor tells a worker, through a pipe of theirs: the address of Redis may hold a password.
-
-    Settings come by the same file and environment as the supervisor's own.
-    """
-
-    config: str | None
-    process: int  # on this machine, from 0
-    processes: int  # on this machine
-    first: int  # the place of this machine's first process among `addresses`
-    addresses: list[str]  # of all processes of the cluster; none where there is one
-    board: int  # the descriptor of the Board
-    last_words: int  # the descriptor to which it writes what a person has to know, once, when that ends it
-    incarnation: int
-    rules: dict[str, Any]  # the document of the first generation
-    redis_url: str
-    store: str | None
-    is_behind: bool  # runs before this one may have told more than the store holds
-    accept_truncated: bool
-
-
-def now_ms() -> int:
-    """The wall clock, ms since 1970."""
-    return time.time_ns() // 1_000_000
-
-
-def monotonic_ms() -> int:
-    """A clock that all processes of this machine share and nobody sets, in ms."""
-    return time.monotonic_ns() // 1_000_000
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

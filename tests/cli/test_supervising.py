@@ -1,6 +1,8 @@
 """The supervisor over real processes, which do as little as it takes: who ends all, who is started again, who waits."""
 
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,15 +14,16 @@ import pytest
 from cli import supervising
 from cli.failures import DONE, FAILED, INTERRUPTED, MISUSED, CliError
 from cli.supervising import Supervisor, free_addresses
-from cli.worker import BROKEN, UNREACHABLE, WorkerSpec
+from cli.worker_spec import BROKEN, UNREACHABLE, WorkerSpec
 from flows.board import Board
+from tests.cli.command import CHECKOUT
 
 # A worker that does what `script` says with the board, its number, and how often it was started before.
 WORKER = """
 import os, sys, time
 from pathlib import Path
 import msgspec
-from cli.worker import WorkerSpec, monotonic_ms
+from cli.worker_spec import WorkerSpec, monotonic_ms
 from flows.board import Board
 spec = msgspec.json.decode(os.fdopen(int(sys.argv[1]), "rb").read(), type=WorkerSpec)
 board, number, folder = Board(spec.board, spec.processes), spec.process, Path(spec.store)
@@ -201,6 +204,13 @@ def test_who_is_ended_at_once_says_so_whoever_is_first(bench: Bench) -> None:
     assert "ended at once" in bench.said
     assert len(bench.starts(0)) == 1
     assert not any(map(psutil.pid_exists, bench.starts(0)))
+
+
+def test_a_supervisor_loads_no_lanes() -> None:
+    """They and their compiler would double its memory and the time that a start takes."""
+    code = "import sys, cli.availability; print(sorted({'numba', 'operators.lane'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_cluster_has_an_address_for_each_process() -> None:

@@ -9,7 +9,8 @@ from redis.exceptions import AuthenticationError, ReadOnlyError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from cli.failures import FAILED, MISUSED, CliError
-from cli.worker import BROKEN, UNREACHABLE, failure_of
+from cli.worker import failure_of
+from cli.worker_spec import BROKEN, UNREACHABLE
 from operators.snapshots import SnapshotError
 from sinks.redis_pipeline import stopped
 from sinks.slots import SinkError, SinkUnreachableError
