@@ -15,6 +15,8 @@ COMPILE := $(LOCK) pyproject.toml --extra build
 
 # what pytest is given: make test TESTS="tests/operators -k counts"
 TESTS ?= tests
+PROCESSES ?= 2
+NONE_IS_FINE = || [ $$? -eq 5 ]
 # what the demo is given: make demo DEMO="--seconds 10"
 DEMO ?=
 # the fault campaign: how many seeds, from which one on, one fault alone, a file for its table
@@ -35,7 +37,8 @@ test: $(DEVELOPMENT) ## all tests, with a real Kafka and a real Redis; a skipped
 	@scripts/need java:default-jre-headless
 	@[ -d .cache/kafka ] || scripts/need mvn:maven
 	@$(BIN)/python -m bench.servers kafka-jars >/dev/null
-	$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile -m "not alone" $(TESTS) $(NONE_IS_FINE)
+	@$(BIN)/python -m pytest -m alone $(TESTS) $(NONE_IS_FINE)
 
 peers: $(DEVELOPMENT) ## every engine of `onhand bench peers` once, in environments of their own; the first time it makes them
 	@scripts/need java:default-jre-headless

@@ -14,6 +14,7 @@ FIRST = 17  # kills at marked points and at random, freezing, rescaling, an empt
 SECONDS_MAX = 420.0
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(SECONDS_MAX + 60)
 def test_a_short_campaign_finds_no_violation(tmp_path: Path) -> None:
     """Killed, rescaled and emptied under load: in the end everything equals the oracle, and nothing stepped back."""
