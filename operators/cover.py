@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from operators.windows import DAY_MS
-from schemas.times import LATEST_MS
+from schemas.times import DAY_MS, LATEST_MS
 
 WEEKDAYS = 7
 MONDAY_OFFSET = 3  # day 0 of 1970 was a Thursday

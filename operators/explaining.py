@@ -17,7 +17,6 @@ from operators.stating import Stating
 from operators.steps import safety_rule_of, steps_of
 from operators.stock import Stock
 from operators.trust import trusted_units
-from operators.windows import DAY_MS, HOUR_MS
 from schemas.batches import Origin
 from schemas.outputs import (
     ChannelAvailability,
@@ -26,7 +25,7 @@ from schemas.outputs import (
     LocationExplanation,
     OpenRequest,
 )
-from schemas.times import format_ms
+from schemas.times import DAY_MS, format_day, format_hour, format_ms
 
 REQUESTS_MAX: Final = 20
 DECIMALS: Final = 3
@@ -144,7 +143,7 @@ class Explaining:
         explained.dynamic_safety_units = dynamic_safety_units(demand, stock.place(row).planning)
         explained.demand_days = _named_days(sold)
         explained.demand_hours = _named_hours(stock.demand_windows.hours(row))
-        explained.in_stock_days = [_day_name(at) for at in sorted(stock.in_stock_days(row, day))]
+        explained.in_stock_days = [format_day(at) for at in sorted(stock.in_stock_days(row, day))]
 
 
 def _open(request: Request) -> OpenRequest:
@@ -158,15 +157,11 @@ def _open(request: Request) -> OpenRequest:
     )
 
 
-def _day_name(day: int) -> str:
-    return format_ms(day * DAY_MS)[:10]
-
-
 def _named_days(units: Mapping[int, int]) -> dict[str, int]:
     """By date, as 2026-11-24."""
-    return {_day_name(day): count for day, count in units.items()}
+    return {format_day(day): count for day, count in units.items()}
 
 
 def _named_hours(units: Mapping[int, int]) -> dict[str, int]:
     """By hour, as 2026-11-24T09."""
-    return {format_ms(hour * HOUR_MS)[:13]: count for hour, count in units.items()}
+    return {format_hour(hour): count for hour, count in units.items()}

@@ -93,7 +93,8 @@ ROWS_AT_ONCE_MAX: Final = 64
 FIRST_PARTITION: Final = 0  # what every partition is told is told on by this one
 HISTORY_MAX: Final = 4096  # entries of one position
 EXPLAINED_EVERY_MS: Final = 1000  # a SKU, at most
-EXPLAINED_A_SECOND_MAX: Final = 16  # SKUs of one lane: so all lanes together spend a tenth of a core on it
+EXPLAINED_A_SECOND_MAX: Final = 16  # SKUs of one lane
+EXPLAINING_SHARE: Final = 0.1  # of a core, that all lanes together spend on it
 CATCH_UP_MS: Final = 100
 BEHIND_MS: Final = 2000  # explanations wait while what is read is older than this
 EXPLAINED_AT_END_MAX: Final = 100  # SKUs of one lane: a drain does not wait for all that nobody asked about
@@ -993,6 +994,7 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
         self._hooks = making.hooks
         self._lane: Lane | None = None
         self._explained_ms: dict[int, int] = {}  # by SKU, in the last second
+        self._explained_a_second_max = EXPLAINED_A_SECOND_MAX
         self._explains_next: datetime | None = None
         self._behind_ms = 0  # when it was last seen to be behind
         self._was_behind = False
@@ -1012,8 +1014,7 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
         if _is_behind(values, now_ms):
             self._behind_ms = now_ms
         elif lane.unexplained and not lane.is_behind:
-            explained = lane.explain(self._due(lane, now_ms))
-            result = result._replace(explanations=explained.explanations)
+            result = result._replace(explanations=self._explained(lane, now_ms).explanations)
         results = [result] if _has_content(result) else []
         results.extend(self._refilled(lane, now_ms))
         results.extend(self._told(lane, now_ms))
@@ -1027,8 +1028,8 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
         results = [*self._refilled(lane, now_ms), *self._told(lane, now_ms)]
         if self._explains_next is not None and now_ms >= _ms_of(self._explains_next):
             is_behind = lane.is_behind or now_ms < self._behind_ms + EXPLAINED_EVERY_MS
-            explained = lane.explain([] if is_behind else self._due(lane, now_ms))
-            results.extend([explained] if explained.explanations else [])
+            explained = None if is_behind else self._explained(lane, now_ms)
+            results.extend([explained] if explained is not None and explained.explanations else [])
             self._explains_next = None
         self._plan(lane, now_ms)
         return results, StatefulBatchLogic.RETAIN
@@ -1108,11 +1109,20 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
             self._tells_from_ms = now_ms + self._making.tell_ms
         return [result]
 
+    def _explained(self, lane: Lane, now_ms: int) -> LaneResult:
+        """What is due, and from what that took, how much may be due in a second: a SKU of many places takes long."""
+        due, began = self._due(lane, now_ms), self._hooks.monotonic()
+        explained = lane.explain(due)
+        if due and (seconds := (self._hooks.monotonic() - began) / len(due)) > 0:
+            affordable = int(EXPLAINING_SHARE / self._making.settings.lanes / seconds)
+            self._explained_a_second_max = min(max(1, affordable), EXPLAINED_A_SECOND_MAX)
+        return explained
+
     def _due(self, lane: Lane, now_ms: int) -> list[int]:
         """Some SKUs that were not explained within the last second."""
         before_ms = now_ms - EXPLAINED_EVERY_MS
         self._explained_ms = {sku: at_ms for sku, at_ms in self._explained_ms.items() if at_ms > before_ms}
-        room = EXPLAINED_A_SECOND_MAX - len(self._explained_ms)
+        room = self._explained_a_second_max - len(self._explained_ms)
         due = list(islice((sku for sku in lane.unexplained if sku not in self._explained_ms), max(0, room)))
         self._explained_ms.update(dict.fromkeys(due, now_ms))
         return due

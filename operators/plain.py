@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from operators.compiling import compiled
+from schemas.times import DAY_MS
 
 Bytes = NDArray[np.uint8]
 Ints8 = NDArray[np.int8]
@@ -279,7 +280,6 @@ UNITS_MAX: Final = 2**31
 DIGITS_MAX: Final = 10
 QUOTE, BACKSLASH, COMMA, COLON, OPENED, CLOSED, BLANK = 0x22, 0x5C, 0x2C, 0x3A, 0x7B, 0x7D, 0x20
 ZERO, NINE, MINUS, POINT, DELETE, AT = 0x30, 0x39, 0x2D, 0x2E, 0x7F, 0x40
-DAY_MS: Final = 86_400_000
 HOUR_MS: Final = 3_600_000
 
 

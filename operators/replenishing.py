@@ -6,9 +6,8 @@ from zlib import crc32
 from operators.outcome import Happening
 from operators.reorder import Demand, Planning, order_units, reorder_point_units
 from operators.stock import Stock
-from operators.windows import DAY_MS
 from schemas.outputs import Replenishment, replenishment_id
-from schemas.times import format_ms
+from schemas.times import DAY_MS, format_ms
 
 MINUTE_MS: Final = 60_000
 MINUTES_A_DAY: Final = 1440

@@ -18,10 +18,10 @@ from operators.rule_columns import PlainRules
 from operators.rules import DYNAMIC, PlaceRules, ResolvedChannel, RuleBook, SkuRules
 from operators.ticks import Clocks
 from operators.trust import TRUSTED_PERCENT, Trust, trusted_units
-from operators.windows import DAY_MS, DAYS, Windows
+from operators.windows import DAYS, Windows
 from schemas.outputs import Availability, ChannelAvailability, LocationAvailability
 from schemas.rules import ACCOUNT_SEPARATOR
-from schemas.times import format_ms
+from schemas.times import DAY_MS, format_ms
 
 _SKU_COLUMNS: Final[dict[str, type[np.generic]]] = {
     "home": np.int32,  # row of the origin

@@ -6,11 +6,11 @@ import numpy as np
 
 from operators.columns import FIRST_CAPACITY, Columns, Grid, grown
 from operators.plain import WindowColumns
+from schemas.times import DAY_MS
 
 HOURS: Final = 24
 DAYS: Final = 29  # the latest day, which is not over, and the 28 before it
 HOUR_MS: Final = 3_600_000
-DAY_MS: Final = 86_400_000
 
 _COLUMNS: Final[dict[str, type[np.generic]]] = {
     "position": np.int32,

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 RFC_3339 = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)",
@@ -10,6 +11,8 @@ RFC_3339 = re.compile(
 DURATION = re.compile(r"([0-9]{1,6})(ms|s|m|h|d)", re.ASCII)
 LATEST_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
 TEXT_LENGTH_MAX = 35
+DAY_MS = 86_400_000
+DAYS_KNOWN_MAX = 4096
 
 
 def parse_ms(text: str) -> int:
@@ -28,8 +31,21 @@ def parse_ms(text: str) -> int:
 
 def format_ms(time_ms: int) -> str:
     """ISO-8601 UTC with milliseconds, as every record of ours writes it."""
-    moment = _EPOCH + timedelta(milliseconds=time_ms)
-    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
+    day, of_day_ms = divmod(time_ms, DAY_MS)
+    of_day, millis = divmod(of_day_ms, 1000)
+    minutes, seconds = divmod(of_day, 60)
+    return f"{format_day(day)}T{minutes // 60:02}:{minutes % 60:02}:{seconds:02}.{millis:03}Z"
+
+
+def format_hour(hour: int) -> str:
+    """An hour since 1970, as 2026-11-24T09."""
+    return f"{format_day(hour // 24)}T{hour % 24:02}"
+
+
+@lru_cache(maxsize=DAYS_KNOWN_MAX)
+def format_day(day: int) -> str:
+    """A day since 1970, as 2026-11-24; raises OverflowError where it lies before year 1 or after 9999."""
+    return (_EPOCH + timedelta(days=day)).date().isoformat()
 
 
 def duration_ms(text: str) -> int:
@@ -40,6 +56,6 @@ def duration_ms(text: str) -> int:
     return int(found[1]) * _UNITS_MS[found[2]]
 
 
-_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": DAY_MS}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAYS_MAX = (datetime.max.replace(tzinfo=UTC) - _EPOCH).days + 1  # what `format_ms` can write

@@ -73,7 +73,7 @@ class KafkaReading:
     options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     slots: int = 8  # fixed once a state exists
     batch_messages_max: int = 20_000
-    queue_kbytes_max: int = 8192
+    queue_kbytes_max: int = 2048
     start_seconds_max: float = 15.0
     accept_truncated: bool = False  # begin at a log that has lost its beginning
     refresh_seconds: float = 5.0

@@ -1,5 +1,6 @@
 """After a restore: what was applied is not applied again, what may be lost is told again, and old formats are read."""
 
+import itertools
 from pathlib import Path
 
 import msgspec
@@ -249,3 +250,17 @@ def test_a_lane_beats_all_through_a_long_batch() -> None:
     counted = record(0, "A", "counted")  # so that all that follows goes row by row
     logic.on_batch([(0, log_of(counted, *(record(n, "A") for n in range(1, 2000))))])
     assert len(beats) >= 2000 // 256
+
+
+@pytest.mark.parametrize(("seconds", "then"), [(0.0001, 16), (1.0, 1)])
+def test_a_lane_explains_no_more_than_it_may_spend_on_it(seconds: float, then: int) -> None:
+    """A SKU of many places with a long history takes its time, which channels would wait for."""
+    clock, looks, explained = [BEGIN_MS], itertools.count(), []
+    hooks = LaneHooks(monotonic=lambda: next(looks) * seconds)
+    logic = _LaneLogic(None, LaneMaking(RuleBook(RULES), SETTINGS, lambda: clock[0], hooks=hooks))
+    for second in range(3):
+        clock[0] = BEGIN_MS + 1000 * second
+        messages = [record(100 * second + number, f"SKU-{number}") for number in range(40)]
+        results, _ = logic.on_batch([(0, log_of(*messages, first=100 * second))])
+        explained.append(sum(len(result.explanations) for result in results))
+    assert explained == [16, then, then]

@@ -21,10 +21,10 @@ from operators.reorder import (
     planning_of,
     reorder_point_units,
 )
-from operators.windows import DAY_MS, DAYS, HOUR_MS, HOURS, Windows
+from operators.windows import DAYS, HOUR_MS, HOURS, Windows
 from schemas.outputs import LocationExplanation
 from schemas.rules import ChannelRules, Rules
-from schemas.times import parse_ms
+from schemas.times import DAY_MS, parse_ms
 from tests.tales import Tale, time_of
 
 DAY = 20_000  # since 1970
