@@ -140,8 +140,9 @@ def test_where_one_dies_all_start_again(bench: Bench, code: int) -> None:
 
 
 @pytest.mark.parametrize("code", [FAILED, MISUSED])
-def test_what_a_person_has_to_put_right_ends_all(bench: Bench, code: int) -> None:
+def test_what_a_person_has_to_put_right_ends_all(bench: Bench, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     """Even where a peer, which only sees that it is alone, says something else first."""
+    monkeypatch.setattr(supervising, "OTHERS_SECONDS_MAX", 20.0)  # it ends as soon as both have said something
     script = (
         f"if number == 0: sys.exit({BROKEN})\ntime.sleep(0.2)\nos.write(spec.last_words, b'do this'); sys.exit({code})"
     )
@@ -194,6 +195,13 @@ def test_a_drain_ends_the_wait_for_the_next_start(bench: Bench, monkeypatch: pyt
     begun = time.monotonic()
     assert bench.run(f"sys.exit({BROKEN})", 1) == DONE
     assert time.monotonic() - begun < 10
+
+
+def test_a_drain_that_is_asked_for_after_a_death_finds_nothing_to_do(bench: Bench) -> None:
+    """While the others are still waited for, too: nobody died while draining."""
+    bench.drain_when(lambda: len(bench.starts(0)) == 1 and not psutil.pid_exists(bench.starts(0)[0]))
+    assert bench.run(f"if number == 0: sys.exit({BROKEN})\nlive()") == DONE
+    assert not bench.said
 
 
 def test_who_is_ended_at_once_says_so_whoever_is_first(bench: Bench) -> None:
