@@ -168,6 +168,7 @@ class _Worker:
             snapshotted=self._snapshotted,
             beat=self._beat,
             monotonic=time.monotonic,
+            worked=time.thread_time,
         )
 
     def _movements(self) -> Movements:

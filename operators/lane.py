@@ -94,7 +94,7 @@ FIRST_PARTITION: Final = 0  # what every partition is told is told on by this on
 HISTORY_MAX: Final = 4096  # entries of one position
 EXPLAINED_EVERY_MS: Final = 1000  # a SKU, at most
 EXPLAINED_A_SECOND_MAX: Final = 16  # SKUs of one lane
-EXPLAINING_SHARE: Final = 0.1  # of a core, that all lanes together spend on it
+EXPLAINING_SHARE: Final = 0.25  # of a core, that all lanes together spend on it at most
 CATCH_UP_MS: Final = 100
 BEHIND_MS: Final = 2000  # explanations wait while what is read is older than this
 EXPLAINED_AT_END_MAX: Final = 100  # SKUs of one lane: a drain does not wait for all that nobody asked about
@@ -949,7 +949,8 @@ class LaneHooks(NamedTuple):
 
     `sent` and `applied` get a reader slot's partition and bytes that left for lanes, or were applied by them. `refills`
     says how often Redis was found to have lost what it was told. `snapshotted` gets a lane, the bytes of its snapshot,
-    its positions, and the seconds that packing them took by `monotonic`. `beat` is told at each activation that the
+    its positions, and the seconds that packing them took by `monotonic`. `worked` are the seconds for which this thread
+    had a processor. `beat` is told at each activation that the
     worker is alive.
     """
 
@@ -959,6 +960,7 @@ class LaneHooks(NamedTuple):
     snapshotted: Callable[[int, int, int, float], None] = lambda *_: None
     beat: Callable[[], None] = lambda: None
     monotonic: Callable[[], float] = lambda: 0.0
+    worked: Callable[[], float] = lambda: 0.0
 
 
 UNWATCHED: Final = LaneHooks()
@@ -1111,9 +1113,9 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
 
     def _explained(self, lane: Lane, now_ms: int) -> LaneResult:
         """What is due, and from what that took, how much may be due in a second: a SKU of many places takes long."""
-        due, began = self._due(lane, now_ms), self._hooks.monotonic()
+        due, began = self._due(lane, now_ms), self._hooks.worked()
         explained = lane.explain(due)
-        if due and (seconds := (self._hooks.monotonic() - began) / len(due)) > 0:
+        if due and (seconds := (self._hooks.worked() - began) / len(due)) > 0:
             affordable = int(EXPLAINING_SHARE / self._making.settings.lanes / seconds)
             self._explained_a_second_max = min(max(1, affordable), EXPLAINED_A_SECOND_MAX)
         return explained

@@ -256,7 +256,7 @@ def test_a_lane_beats_all_through_a_long_batch() -> None:
 def test_a_lane_explains_no_more_than_it_may_spend_on_it(seconds: float, then: int) -> None:
     """A SKU of many places with a long history takes its time, which channels would wait for."""
     clock, looks, explained = [BEGIN_MS], itertools.count(), []
-    hooks = LaneHooks(monotonic=lambda: next(looks) * seconds)
+    hooks = LaneHooks(worked=lambda: next(looks) * seconds)
     logic = _LaneLogic(None, LaneMaking(RuleBook(RULES), SETTINGS, lambda: clock[0], hooks=hooks))
     for second in range(3):
         clock[0] = BEGIN_MS + 1000 * second
