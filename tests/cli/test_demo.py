@@ -25,9 +25,10 @@ def children_of_demos() -> list[psutil.Process]:
     return [process for process in psutil.process_iter(["cmdline"]) if CONFIGURATION in (process.info["cmdline"] or [])]
 
 
+@pytest.mark.alone
 def test_in_a_pipe_it_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
     """And the command that it names reads what the flow has left."""
-    done = onhand("demo", "--seconds", "5", cwd=tmp_path)
+    done = onhand("demo", "--seconds", "8", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout
     text = done.stdout
