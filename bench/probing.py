@@ -99,7 +99,7 @@ class Watch:
         self._watched[sku].waiting.append((probe, due_ns))
 
     def turn(self) -> list[bytes]:
-        """The SKUs to ask for now, those first that were not asked for longest."""
+        """The SKUs that are to be asked for, those first that were not asked for longest."""
         skus = [self._turns[number] for number in range(min(SKUS_PER_ROUND_MAX, len(self._turns)))]
         self._turns.rotate(-len(skus))
         return skus

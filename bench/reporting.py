@@ -17,7 +17,7 @@ from bench.tables import Row, label_text, markdown, rows_of, runs_text, table_te
 TEMPLATE: Final = Path(__file__).with_name("report") / "performance.md"
 PAGE: Final = CHECKOUT / "docs" / "performance.md"
 PLOTS: Final = "performance"  # the folder beside the page
-PLACEHOLDER: Final = re.compile(r"\{\{(\w+) ([\w-]+)\}\}")
+FIELD: Final = re.compile(r"\{\{(\w+) ([\w-]+)\}\}")
 BLANK_LINES: Final = re.compile(r"\n{3,}")
 MODEL_MISSING: Final = "Not measured yet: it takes drains with one and with two processes."
 BROKER_CORES: Final = 8
@@ -32,7 +32,7 @@ class Page(NamedTuple):
 
 
 def report(data: Path, template: str) -> Page:
-    """The page that `template` makes of the runs in `data`; ReportError where a placeholder or a line is wrong.
+    """The page that `template` makes of the runs in `data`; ReportError where a field or a line is wrong.
 
     A line `{{table drain}}` becomes the table of that section. `command`, `runs` and `plot` of a section that has no
     runs yet leave nothing, its `table` says what would give them.
@@ -51,7 +51,7 @@ def report(data: Path, template: str) -> Page:
             raise ReportError(f"the template asks for {match[0]}, which is none of {sorted(parts)}")
         return part()
 
-    text = BLANK_LINES.sub("\n\n", PLACEHOLDER.sub(replaced, template))
+    text = BLANK_LINES.sub("\n\n", FIELD.sub(replaced, template))
     return Page(text, {f"{name}.svg": drawn(one) for name, one in shown.items() if one.rows and one.section.plotted})
 
 

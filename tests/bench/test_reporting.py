@@ -37,7 +37,7 @@ def test_every_section_has_its_table_in_the_template() -> None:
     assert [one.name for one in SECTIONS if f"{{{{table {one.name}}}}}" not in template] == []
 
 
-def test_text_stays_and_placeholders_become_tables(tmp_path: Path) -> None:
+def test_text_stays_and_fields_become_tables(tmp_path: Path) -> None:
     """With its command, its plot, and what the figures are medians of."""
     store(tmp_path, "kernel", line(**KERNEL), line(**KERNEL | {"movements_per_second": 31_000}))
     template = "# Kernel\n\n{{command kernel}}\n\nText.\n\n{{table kernel}}\n\n{{runs kernel}}\n\n{{plot kernel}}\n"
@@ -82,11 +82,11 @@ def test_runs_that_are_all_not_valid_are_told_where_the_table_would_be(tmp_path:
     assert made.text.endswith("Runs left out because they say that they are not valid: 1.")
 
 
-@pytest.mark.parametrize("placeholder", ["{{table nothing}}", "{{figure drain}}"])
-def test_a_placeholder_that_nothing_fills_is_told(tmp_path: Path, placeholder: str) -> None:
+@pytest.mark.parametrize("field", ["{{table nothing}}", "{{figure drain}}"])
+def test_a_field_that_nothing_fills_is_told(tmp_path: Path, field: str) -> None:
     """A slip in the template does not reach the page."""
     with pytest.raises(ReportError, match="the template asks for"):
-        report(tmp_path, placeholder)
+        report(tmp_path, field)
 
 
 def test_what_the_model_says_stands_beside_what_two_processes_did(tmp_path: Path) -> None:
