@@ -48,6 +48,7 @@ _ADVICE: Final = {
     KafkaError.UNKNOWN_TOPIC_OR_PART: _MAKE_TOPICS,
     KafkaError._UNKNOWN_TOPIC: _MAKE_TOPICS,  # noqa: SLF001  # so librdkafka names the errors of its own
     KafkaError._UNKNOWN_PARTITION: _MAKE_TOPICS,  # noqa: SLF001
+    KafkaError._DESTROY: _MAKE_TOPICS,  # noqa: SLF001  # while we live only a partition can end: its topic was deleted
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "allow this user to write and describe the topic",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "allow this user IdempotentWrite on the cluster",
     KafkaError.POLICY_VIOLATION: "the topic or its broker forbids such records",

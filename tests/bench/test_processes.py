@@ -31,12 +31,12 @@ def slept(_: Start) -> None:
     time.sleep(3600)
 
 
-def met(start: Start, wait_seconds: float) -> tuple[float, float]:
-    """When it was ready, and when it was let go, by a clock that all processes share."""
+def met(start: Start, wait_seconds: float) -> tuple[float, float, float]:
+    """What it was told; when it was ready and when it was let go, by a clock that all processes share."""
     time.sleep(wait_seconds)
     ready = time.monotonic()
     start()
-    return ready, time.monotonic()
+    return wait_seconds, ready, time.monotonic()
 
 
 def fails_where_others_wait(start: Start, fails: int) -> None:
@@ -55,9 +55,9 @@ def test_a_function_is_answered_from_another_process() -> None:
 
 def test_several_begin_together() -> None:
     """None is let go before the last one is ready; answers come in the order of the arguments."""
-    first, second = at_once(met, [(0.0,), (0.5,)], SECONDS_MAX)
-    assert second[0] > first[0]
-    assert min(first[1], second[1]) >= second[0]
+    answers = at_once(met, [(0.5,), (0.0,)], SECONDS_MAX)
+    assert [wait_seconds for wait_seconds, _, _ in answers] == [0.5, 0.0]
+    assert min(let_go for _, _, let_go in answers) >= max(ready for _, ready, _ in answers)
 
 
 def test_what_a_function_raises_is_told() -> None:

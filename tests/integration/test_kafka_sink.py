@@ -14,7 +14,7 @@ import pytest
 from bytewax.dataflow import Dataflow
 from bytewax.errors import BytewaxRuntimeError
 from bytewax.testing import TestingSource, run_main
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from bench.servers import KafkaBroker, free_port
@@ -247,6 +247,16 @@ def test_a_topic_deleted_under_way_stops_the_flow(kafka: KafkaBroker, topic: Mak
     slot = sink.build_part("kafka", "slot-00", None)
     with pytest.raises(SinkError, match=r"did not take 1 records, first .*onhand topics create"):
         write_and_settle(slot, availability("SKU-2"))
+
+
+@pytest.mark.parametrize("name", ["UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION", "_DESTROY"])
+def test_whatever_librdkafka_says_of_a_topic_that_is_gone_names_the_way_out(name: str) -> None:
+    """Which of them it says depends on when it last asked what the cluster has."""
+    output = KafkaOutput("127.0.0.1:1", {})
+    error = KafkaError(getattr(KafkaError, name))
+    output._delivered(error, Message(topic="gone", key=b"SKU-1"))  # noqa: SLF001
+    with pytest.raises(SinkError, match=r"first gone, key 'SKU-1': .*onhand topics create"):
+        output.poll()
 
 
 def write_and_settle(slot: kafka_sinks._Slot[Availability], record: Availability) -> None:
