@@ -8,6 +8,7 @@ RUNTIME := $(VENV)/.made-for-running
 DEVELOPMENT := $(VENV)/.made-for-development
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 EDITABLE := install --no-build-isolation --no-deps --editable .
+# compiles the loops where their file has changed since, half a minute: else each process that starts would do it
 WARM_UP := $(BIN)/python -c "from operators.lane import warm_up; warm_up()"
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --fork-strategy fewest \
 	--no-header --no-emit-index-url --no-emit-find-links $(UPGRADE)
@@ -31,12 +32,14 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(RUNTIME) ## the main flow with a live table; needs nothing beside Python (DEMO="--seconds 10")
+	@$(WARM_UP)
 	$(BIN)/onhand demo $(DEMO)
 
 test: $(DEVELOPMENT) ## all tests, with a real Kafka and a real Redis; a skipped test fails (TESTS="tests/bench -k redis")
 	@scripts/need java:default-jre-headless
 	@[ -d .cache/kafka ] || scripts/need mvn:maven
 	@$(BIN)/python -m bench.servers kafka-jars >/dev/null
+	@$(WARM_UP)
 	@beside=0; alone=0; \
 	$(PYTEST) --numprocesses $(PROCESSES) --dist loadfile -m "not alone" $(TESTS) || beside=$$?; \
 	$(PYTEST) -m alone $(TESTS) || alone=$$?; \
@@ -57,6 +60,7 @@ faults: $(DEVELOPMENT) ## kills, freezes and cuts off real processes under load 
 	@scripts/need java:default-jre-headless
 	@[ -d .cache/kafka ] || scripts/need mvn:maven
 	@$(BIN)/python -m bench.servers kafka-jars >/dev/null
+	@$(WARM_UP)
 	$(BIN)/python -m tests.faults.campaign --seeds $(SEEDS) --first $(FIRST) $(if $(ONLY),--only $(ONLY)) \
 		$(if $(REPORT),--report $(REPORT))
 
@@ -83,12 +87,10 @@ $(BIN)/python:
 $(RUNTIME): requirements.lock pyproject.toml | $(BIN)/python
 	$(PIP) install --require-hashes --requirement requirements.lock
 	$(PIP) $(EDITABLE)
-	@$(WARM_UP)
 	@touch $@
 
 # it holds the runtime's lock too, so that one environment serves both
 $(DEVELOPMENT): requirements-dev.lock pyproject.toml | $(BIN)/python
 	$(PIP) install --require-hashes --requirement requirements-dev.lock
 	$(PIP) $(EDITABLE)
-	@$(WARM_UP)
 	@touch $(RUNTIME) $@
