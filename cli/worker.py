@@ -1,6 +1,7 @@
 """A worker: one process of a flow, started by its supervisor, with what it needs to know read from a descriptor."""
 
 import errno
+import gc
 import os
 import sys
 import tempfile
@@ -61,6 +62,7 @@ STORE_TROUBLE: Final = {  # what Bytewax's panics say of SQLite, and what to do
     UNFIT: "lacks parts, or they are of different times: put all parts of one backup back, or begin anew with another"
     " state.path",
 }
+GC_THRESHOLDS: Final = (50_000, 50, 100)  # a batch makes tens of thousands of objects, and cycles are rare
 Movements: TypeAlias = KafkaSource | RedisStreamSource | JsonlSource
 log = structlog.get_logger(__name__)
 
@@ -106,6 +108,9 @@ class _Worker:
             hooks=self._hooks(),
         )
         warm_up()
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
         with HealthServer(settings.metrics.listen, spec.process, self._facts(), now_ms):
             run_flow(
                 availability_flow(self._source, self._sinks(), making),

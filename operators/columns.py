@@ -60,6 +60,11 @@ class Columns:
         self.rows = row + 1
         return row
 
+    def add_rows(self, rows: int) -> None:
+        """So many new rows of zeros."""
+        self.make_room(rows)
+        self.rows += rows
+
     def __getitem__(self, name: str) -> Array:
         """The column's values, one per row, as an array over the same memory."""
         return self.table[name][: self.rows]

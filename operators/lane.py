@@ -3,7 +3,7 @@
 from base64 import b64encode
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, datetime
-from itertools import chain, islice
+from itertools import islice
 from typing import Final, NamedTuple, cast
 
 import bytewax.operators as op
@@ -30,13 +30,12 @@ from operators.plain import (
     NEW_SKU,
     NO_ROOM,
     ROW_BY_ROW,
-    Messages,
 )
-from operators.plain_path import Crossing, PlainPath, PlainResult, Surroundings, packed, text_of
+from operators.plain_path import Crossing, PlainPath, PlainResult, Surroundings, text_of
 from operators.positions import effect_of, signed_units
 from operators.replenishing import Replenishing
 from operators.requesting import Requesting, answer_to
-from operators.route import Item, Routed, route, sku_of
+from operators.route import Item, Part, Routed, route, sku_of
 from operators.rules import RuleBook, SkuRules
 from operators.shadow import Shadow
 from operators.snapshots import SnapshotError, pack, unpack
@@ -74,6 +73,7 @@ from schemas.outputs import (
     Cause,
     DeadLetter,
     Encoded,
+    Explanation,
     HashCall,
     LaneResult,
     Replenishment,
@@ -97,7 +97,8 @@ EXPLAINED_A_SECOND_MAX: Final = 16  # SKUs of one lane
 EXPLAINING_SHARE: Final = 0.25  # of a core, that all lanes together spend on it at most
 CATCH_UP_MS: Final = 100
 BEHIND_MS: Final = 2000  # explanations wait while what is read is older than this
-EXPLAINED_AT_END_MAX: Final = 100  # SKUs of one lane: a drain does not wait for all that nobody asked about
+EXPLAINED_AT_END_MAX: Final = 100  # SKUs of one lane: a drain does not wait for all that nobody asked about,
+EXPLAINING_AT_END_SECONDS: Final = 1.0  # nor longer than this, of one core, for all lanes together
 TOLD_AT_ONCE_MAX: Final = 1024  # SKUs of one lane, whose records the topic is told
 _UNTOUCHED: Final = object()
 _encode: Final = msgspec.json.Encoder().encode
@@ -182,7 +183,7 @@ class Lane:
         return self._stock.positions.rows
 
     def apply(
-        self, items: Iterable[Item], beat: Callable[[], None] = lambda: None, *, teller: Teller | None = None
+        self, items: Iterable[Item | Part], beat: Callable[[], None] = lambda: None, *, teller: Teller | None = None
     ) -> LaneResult:
         """Applies batches in order; what an origin was applied up to already is skipped.
 
@@ -198,13 +199,15 @@ class Lane:
             if isinstance(item, CaughtUp):
                 self._caught_up(item)
                 continue
-            if self.number == CONTROL_LANE and item.origin not in self._told_rules:
-                self._tell_rules(item.origin, outcome)
+            origin = item.batch.origin if isinstance(item, Part) else item.origin
+            if self.number == CONTROL_LANE and origin not in self._told_rules:
+                self._tell_rules(origin, outcome)
             if isinstance(item, Mark):
                 outcome.marks.append(item)
             else:
-                oldest_ms = _older(oldest_ms, item)
-                self._apply_batch(item, outcome, beat)
+                part = Part.whole(item) if isinstance(item, Batch) else item
+                oldest_ms = _older(oldest_ms, part)
+                self._apply_part(part, outcome, beat)
         if self._is_behind:
             self._held.update(dict.fromkeys(outcome.touched))
         hashes: list[HashCall] = []
@@ -233,12 +236,16 @@ class Lane:
 
     def _tell_redis(self, outcome: Outcome, teller: Teller) -> list[HashCall]:
         """Takes plain SKUs out of the outcome: calls for Redis now, records later; the others are told at once."""
-        plain = self._plain_of([sku for sku, record in outcome.touched.items() if record is None])
-        rows = plain.tolist()
-        for sku in rows:
-            del outcome.touched[sku]
-        for sku in outcome.touched:
-            self._untold.pop(sku, None)
+        if outcome.is_plain and not self._trust.is_doubting:
+            rows, outcome.touched = list(outcome.touched), {}
+            plain = np.array(rows, np.int32)
+        else:
+            plain = self._plain_of([sku for sku, record in outcome.touched.items() if record is None])
+            rows = plain.tolist()
+            for sku in rows:
+                del outcome.touched[sku]
+            for sku in outcome.touched:
+                self._untold.pop(sku, None)
         self._untold.update(dict.fromkeys(rows))
         return teller.hashes(self._plain.lane, plain, is_behind=self._is_behind) if rows else []
 
@@ -274,6 +281,7 @@ class Lane:
 
     def snapshot(self) -> bytes:
         """The whole state as one blob."""
+        self._plain.has_changed()  # what is packed is cleaned before
         return pack(
             {
                 "lane": self.number,
@@ -291,6 +299,7 @@ class Lane:
                 "stating": self._stating.dump(),
                 "facts": self._facts.dump(),
                 "untold": list(self._untold),
+                "unexplained": list(self._unexplained),
                 "shadow": None if self._shadow is None else self._shadow.dump(),
             }
         )
@@ -331,6 +340,7 @@ class Lane:
         if lane._shadow is not None and state["shadow"] is not None:
             lane._shadow.load(state["shadow"])
         lane._untold = dict.fromkeys(state.get("untold", ()))
+        lane._unexplained = dict.fromkeys(state.get("unexplained", ()))
         lane._review_all()
         return lane
 
@@ -400,17 +410,19 @@ class Lane:
             document=msgspec.Raw(msgspec.json.encode(rules.book.document)),
         )
 
-    def _apply_batch(self, batch: Batch, outcome: Outcome, beat: Callable[[], None]) -> None:
-        origin, place = self._origin(batch.origin), 0
+    def _apply_part(self, part: Part, outcome: Outcome, beat: Callable[[], None]) -> None:
+        origin, begin = self._origin(part.batch.origin), 0
         if self._is_plain(origin):
-            place = self._apply_plain(batch, origin, outcome, beat)
-        for row in range(place, len(batch.offsets)):
-            if (row - place) % BEAT_EVERY == 0:
+            begin = self._apply_plain(part, origin, outcome, beat)
+        for number, place in enumerate(part.places[begin:].tolist()):
+            if number % BEAT_EVERY == 0:
                 beat()
-            self._apply_row(batch, row, origin, outcome)
+            self._apply_row(part.batch, place, origin, outcome)
 
     def _apply_row(self, batch: Batch, place: int, origin: int, outcome: Outcome) -> None:
         """Applies one message of a batch; the definition of what it means begins here."""
+        self._plain.has_changed()
+        outcome.is_plain = False
         offset, key, payload = batch.offsets[place], batch.keys[place], batch.payloads[place]
         if offset <= self._applied[origin]:
             self._show_again(key, payload, outcome)
@@ -421,43 +433,46 @@ class Lane:
         self._apply_message(message, batch.origin, outcome)
         self._applied[origin] = offset
 
-    def _apply_plain(self, batch: Batch, origin: int, outcome: Outcome, beat: Callable[[], None]) -> int:
-        """Applies a batch by compiled loops, what is not plain row by row in its place; where the loops gave up."""
-        messages, place, count, rows = packed(batch), 0, len(batch.offsets), 1
-        while place < count and self._is_plain(origin):
-            begun = place
+    def _apply_plain(self, part: Part, origin: int, outcome: Outcome, beat: Callable[[], None]) -> int:
+        """Applies a part by compiled loops, what is not plain row by row in its place; where the loops gave up."""
+        batch, at, count, rows = part.batch, 0, len(part.places), 1
+        while at < count and self._is_plain(origin):
+            begun = at
             beat()
             rules = self._generations[origin]
             around = Surroundings(
                 self._clocks[origin], rules.generation, self._settings.dedupe_ms, self._settings.ids_per_sku_max
             )
-            done = self._plain.apply(messages, place, origin, around, self._applied[origin])
+            done = self._plain.apply(part, at, origin, around, self._applied[origin])
             self._applied[origin] = done.last_offset
             self._take(done, batch, rules.generation, outcome)
-            place = done.place
+            at = done.place
             if done.ended == ROW_BY_ROW:
                 # Where nothing is plain, a call costs more than the rows that it finds to be none.
-                rows = min(2 * rows, ROWS_AT_ONCE_MAX) if place == begun else 1
-                end = min(place + rows, count)
-                for row in range(place, end):
-                    self._apply_row(batch, row, origin, outcome)
-                place = end
+                rows = min(2 * rows, ROWS_AT_ONCE_MAX) if at == begun else 1
+                places = part.places[at : at + rows].tolist()
+                for place in places:
+                    self._apply_row(batch, place, origin, outcome)
+                at += len(places)
             elif done.ended == NEW_SKU:
-                self._add_skus(messages, place, origin)
+                self._add_skus(part, at, origin)
             elif done.ended == NEW_LOCATION:
-                self._stock.locations.add(text_of(messages, LOCATION))
+                self._add_location(text_of(part, LOCATION))
             elif done.ended == NEW_DESTINATION:
-                self._stock.locations.add(text_of(messages, DESTINATION))
+                self._add_location(text_of(part, DESTINATION))
             elif done.ended == NO_ROOM:
-                self._plain.make_room(count - place)
-        return place
+                self._plain.make_room(count - at)
+        return at
 
-    def _add_skus(self, messages: Messages, place: int, origin: int) -> None:
-        """SKUs met for the first time by plain movements from `place` on: their home is here."""
-        names, clock_ms = self._stock.names, self._clocks[origin]
-        for name in self._plain.new_skus(messages, place):
-            if names.row(name) < 0:
-                self._stock.add_sku(name, origin, clock_ms)
+    def _add_location(self, name: str) -> None:
+        self._stock.locations.add(name)
+        self._plain.has_changed()
+
+    def _add_skus(self, part: Part, begin: int, origin: int) -> None:
+        """SKUs met for the first time by plain movements from the one at `begin` on: their home is here."""
+        names = list(dict.fromkeys(self._plain.new_skus(part, begin)))
+        self._stock.add_skus(names, origin, self._clocks[origin])
+        self._plain.has_changed()
 
     def _is_plain(self, origin: int) -> bool:
         """Whether nothing about the origin or the lane makes every movement more than a sum."""
@@ -903,9 +918,9 @@ def _encoded(record: Availability) -> Encoded:
     return Encoded(record.sku.encode(), f"{record.sku}:{record.version}", record.as_of, _encode(record))
 
 
-def _older(oldest_ms: int, batch: Batch) -> int:
-    """The older of `oldest_ms` and the batch's first time, where 0 and less say that there is none."""
-    first_ms = batch.timestamps[0] if batch.timestamps else 0
+def _older(oldest_ms: int, part: Part) -> int:
+    """The older of `oldest_ms` and the part's first time, where 0 and less say that there is none."""
+    first_ms = part.batch.timestamps[part.places[0]] if len(part.places) else 0
     return min(first_ms, oldest_ms or first_ms) if first_ms > 0 else oldest_ms
 
 
@@ -1042,9 +1057,19 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
         while lane is not None and self._teller is not None and lane.has_untold:
             results.append(lane.tell(self._teller, TOLD_AT_ONCE_MAX)[0])
         if lane is not None and not lane.is_behind:
-            result = lane.explain(list(islice(lane.unexplained, EXPLAINED_AT_END_MAX)))
+            result = self._explained_at_end(lane)
             results.extend([result] if result.explanations else [])
         return results, StatefulBatchLogic.RETAIN
+
+    def _explained_at_end(self, lane: Lane) -> LaneResult:
+        """What there is time for, one at least; the rest is in the snapshot, and explained by the next run."""
+        explanations: list[Explanation] = []
+        until = self._hooks.worked() + EXPLAINING_AT_END_SECONDS / self._making.settings.lanes
+        for sku in list(islice(lane.unexplained, EXPLAINED_AT_END_MAX)):
+            explanations += lane.explain([sku]).explanations
+            if self._hooks.worked() > until:
+                break
+        return _nothing(lane.number)._replace(explanations=explanations)
 
     def notify_at(self) -> datetime | None:
         due = [at for at in (self._explains_next, self._refills_next) if at is not None]
@@ -1145,16 +1170,17 @@ def _ms_of(instant: datetime) -> int:
 def _is_behind(values: list[Routed], now_ms: int) -> bool:
     """Whether the newest record is old; a source whose records have no time is never behind."""
     for _, item in reversed(values):
-        if isinstance(item, Batch):
-            return 0 <= item.timestamps[-1] < now_ms - BEHIND_MS
+        if isinstance(item, Part):
+            newest_ms: int = item.batch.timestamps[item.places[-1]]
+            return 0 <= newest_ms < now_ms - BEHIND_MS
     return False
 
 
 def _count(routed: Iterable[Routed], told: Callable[[int, int], None]) -> None:
-    """Tells how many bytes of keys and payloads the batches hold, by partition."""
+    """Tells how many bytes of keys and payloads the parts hold, by partition."""
     for _, item in routed:
-        if isinstance(item, Batch):
-            told(item.origin.partition, sum(map(len, filter(None, chain(item.payloads, item.keys)))))
+        if isinstance(item, Part):
+            told(item.batch.origin.partition, item.bytes_)
 
 
 def _has_content(result: LaneResult) -> bool:

@@ -34,6 +34,7 @@ class Outcome:
     def __init__(self) -> None:
         # SKU rows to publish, in the order they were met; the record where it must not show what came later
         self.touched: dict[int, Availability | None] = {}
+        self.is_plain = True  # nothing went row by row, so all that was touched is still plain
         self.thresholds: list[Threshold] = []
         self.divergences: list[Divergence] = []
         self.reservations: list[Reservation] = []

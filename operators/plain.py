@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.compiling import compiled
+from operators.compiling import Held, compiled, put_word, word_at, zeros_below
 from schemas.times import DAY_MS
 
 Bytes = NDArray[np.uint8]
@@ -29,6 +29,7 @@ Records = Any  # a structured array: one record for each row of `Columns`
 OWNER_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / φ: Knuth, The Art of Computer Programming 3, 6.4
 MEMBER_FACTOR: Final = np.uint64(0xC2B2AE3D27D4EB4F)
 HALF: Final = np.uint64(32)
+ALL_ONES: Final = np.uint64(2**64 - 1)
 
 
 @compiled
@@ -69,6 +70,46 @@ def enter_pairs(
         lasts[owner] = row + 1
 
 
+# Texts
+
+
+@compiled
+def field_word(text: Bytes, begin: int, end: int) -> int:
+    """Up to eight bytes of text[begin:end] as a number, little-endian; 0 where there are none."""
+    if begin + 8 <= end:
+        return np.int64(word_at(text, begin))
+    if begin + 8 <= len(text) and begin < end:
+        return np.int64(word_at(text, begin) & ~(ALL_ONES << np.uint64(8 * (end - begin))))
+    value = np.int64(0)
+    for place in range(begin, end):
+        value |= np.int64(text[place]) << (8 * (place - begin))
+    return value
+
+
+@compiled
+def same_text(one: Bytes, begin: int, end: int, other: Bytes, other_begin: int, other_end: int) -> bool:
+    """Whether two texts are equal."""
+    if end - begin != other_end - other_begin:
+        return False
+    for at in range(0, end - begin, 8):
+        if field_word(one, begin + at, end) != field_word(other, other_begin + at, other_end):
+            return False
+    return True
+
+
+@compiled
+def put_text(out: Bytes, at: int, text: Bytes, begin: int, end: int) -> int:
+    """Writes text[begin:end] to `out`; returns where it ends. The bytes behind that may change, too."""
+    length = end - begin
+    place = 0
+    while place < length and begin + place + 8 <= len(text) and at + place + 8 <= len(out):
+        put_word(out, at + place, word_at(text, begin + place))
+        place += 8
+    for rest in range(place, length):
+        out[at + rest] = text[begin + rest]
+    return at + length
+
+
 # Names, as `NameIndex` keeps them
 
 
@@ -76,15 +117,9 @@ def enter_pairs(
 def name_hash(text: Bytes, begin: int, end: int) -> int:
     """A hash of a few bytes: FNV-1a by words of eight, mixed at the end; kept in memory only."""
     value = np.uint64(0xCBF29CE484222325) ^ np.uint64(end - begin)
-    at = begin
-    while at < end:
-        word = np.uint64(0)
-        stop = min(at + 8, end)
-        for place in range(at, stop):
-            word |= np.uint64(text[place]) << np.uint64(8 * (place - at))
-        value = (value ^ word) * OWNER_FACTOR
+    for at in range(begin, end, 8):
+        value = (value ^ np.uint64(field_word(text, at, end))) * OWNER_FACTOR
         value ^= value >> HALF
-        at = stop
     value *= MEMBER_FACTOR
     return np.int64(value >> np.uint64(29))
 
@@ -98,14 +133,8 @@ def find_name(slots: Ints32, texts: Bytes, ends: Ints, text: Bytes, begin: int, 
     while slots[slot] != 0:
         row = slots[slot] - 1
         first = ends[row]
-        if ends[row + 1] - first == length:
-            same = True
-            for place in range(length):
-                if texts[first + place] != text[begin + place]:
-                    same = False
-                    break
-            if same:
-                break
+        if ends[row + 1] - first == length and same_text(texts, first, first + length, text, begin, end):
+            break
         slot = (slot + 1) & mask
     return slot
 
@@ -121,29 +150,65 @@ def enter_names(slots: Ints32, texts: Bytes, ends: Ints, begin: int, count: int)
         slots[slot] = row + 1
 
 
+# Route: which lane a key belongs to
+
+
+def _crc_table() -> NDArray[np.uint32]:
+    """What a byte does to CRC-32 (ISO 3309, reflected polynomial 0xEDB88320), as zlib has it."""
+    values = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        values = np.where(values & 1, (values >> 1) ^ np.uint32(0xEDB88320), values >> 1).astype(np.uint32)
+    return values
+
+
+_CRC: Final = _crc_table()
+
+
+@compiled
+def share_out(
+    keys: Bytes, key_ends: Ints, payload_ends: Ints, lanes: int, places: Ints32, ends: Ints32, bytes_: Ints
+) -> bool:
+    """Writes the messages' places, lane by lane, each lane's in their order; False where one has no key.
+
+    `ends`, begun with zeros and two longer than there are lanes, becomes where each lane's places begin, and behind the
+    last one where they end; `bytes_` how much keys and payloads of each lane take.
+    """
+    count = len(places)
+    owners = np.empty(count, np.int32)
+    for place in range(count):
+        begin, end = key_ends[place], key_ends[place + 1]
+        if begin == end:
+            return False
+        value = np.uint32(0xFFFFFFFF)
+        for at in range(begin, end):
+            value = _CRC[(value ^ keys[at]) & np.uint32(0xFF)] ^ (value >> np.uint32(8))
+        owner = np.int64(value ^ np.uint32(0xFFFFFFFF)) % lanes
+        owners[place] = owner
+        ends[owner + 2] += 1
+        bytes_[owner] += end - begin + payload_ends[place + 1] - payload_ends[place]
+    for lane in range(lanes):
+        ends[lane + 2] += ends[lane + 1]
+    for place in range(count):
+        owner = owners[place]
+        places[ends[owner + 1]] = place
+        ends[owner + 1] += 1
+    return True
+
+
 # Hashes of ids: XXH3 of 64 bits with seed 0, for 4 to 64 bytes, as `duplicates.hash_of` has it from xxhash
 # (https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md)
 
-SECRET: Final = np.frombuffer(
+SECRET: Final = np.frombuffer(  # in words of eight bytes
     bytes.fromhex(
         "b8fe6c3923a44bbe7c01812cf721ad1cded46de9839097db7240a4a4b7b3671f"
         "cb79e64eccc0e578825ad07dccff7221b8084674f743248ee03590e6813a264c"
     ),
-    np.uint8,
-)
+    "<u8",
+).astype(np.uint64)
 HASHED_BYTES_MIN: Final = 4
 HASHED_BYTES_MAX: Final = 64
 PRIME_1: Final = np.uint64(0x9E3779B185EBCA87)
 LOWER: Final = np.uint64(0xFFFFFFFF)
-
-
-@compiled
-def word_at(text: Bytes, at: int) -> np.uint64:
-    """Eight bytes, little-endian."""
-    value = np.uint64(0)
-    for place in range(8):
-        value |= np.uint64(text[at + place]) << np.uint64(8 * place)
-    return value
 
 
 @compiled
@@ -169,8 +234,8 @@ def folded(one: np.uint64, other: np.uint64) -> np.uint64:
 
 @compiled
 def mixed(text: Bytes, at: int, secret: int) -> np.uint64:
-    """Sixteen bytes with sixteen of the secret."""
-    return folded(word_at(text, at) ^ word_at(SECRET, secret), word_at(text, at + 8) ^ word_at(SECRET, secret + 8))
+    """Sixteen bytes with two words of the secret."""
+    return folded(word_at(text, at) ^ SECRET[secret], word_at(text, at + 8) ^ SECRET[secret + 1])
 
 
 @compiled
@@ -202,21 +267,21 @@ def xxh3(text: Bytes, length: int) -> np.uint64:
     size = np.uint64(length)
     if length <= 8:
         first, last = half_at(text, 0), half_at(text, length - 4)
-        value = (last + (first << HALF)) ^ (word_at(SECRET, 8) ^ word_at(SECRET, 16))
+        value = (last + (first << HALF)) ^ (SECRET[1] ^ SECRET[2])
         value ^= turned_left(value, 49) ^ turned_left(value, 24)
         value *= np.uint64(0x9FB21C651E98DF25)
         value ^= (value >> np.uint64(35)) + size
         value *= np.uint64(0x9FB21C651E98DF25)
         return value ^ (value >> np.uint64(28))
     if length <= 16:
-        low = word_at(text, 0) ^ word_at(SECRET, 24) ^ word_at(SECRET, 32)
-        high = word_at(text, length - 8) ^ word_at(SECRET, 40) ^ word_at(SECRET, 48)
+        low = word_at(text, 0) ^ SECRET[3] ^ SECRET[4]
+        high = word_at(text, length - 8) ^ SECRET[5] ^ SECRET[6]
         return avalanche(size + swapped(low) + high + folded(low, high))
     value = size * PRIME_1
     rounds = (length - 1) // 32
     for step in range(rounds, -1, -1):
-        value += mixed(text, 16 * step, 32 * step)
-        value += mixed(text, length - 16 * (step + 1), 32 * step + 16)
+        value += mixed(text, 16 * step, 4 * step)
+        value += mixed(text, length - 16 * (step + 1), 4 * step + 2)
     return avalanche(value)
 
 
@@ -279,29 +344,45 @@ PLAIN_TEXT_MAX: Final = 128  # bytes; longer texts may be right, too
 UNITS_MAX: Final = 2**31
 DIGITS_MAX: Final = 10
 QUOTE, BACKSLASH, COMMA, COLON, OPENED, CLOSED, BLANK = 0x22, 0x5C, 0x2C, 0x3A, 0x7B, 0x7D, 0x20
+EACH_BYTE, HIGH_BITS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 ZERO, NINE, MINUS, POINT, DELETE, AT = 0x30, 0x39, 0x2D, 0x2E, 0x7F, 0x40
 HOUR_MS: Final = 3_600_000
 
 
 @compiled
-def field_word(text: Bytes, begin: int, end: int) -> int:
-    """Up to eight characters as a number."""
-    value = 0
-    for place in range(begin, min(begin + 8, end)):
-        value |= np.int64(text[place]) << (8 * (place - begin))
-    return value
+def zero_bytes(word: np.uint64) -> np.uint64:
+    """The highest bit of each byte that is 0; above the lowest such byte also of some that are not.
+
+    Sean Eron Anderson, Bit Twiddling Hacks: determine if a word has a zero byte.
+    """
+    return (word - EACH_BYTE) & ~word & HIGH_BITS
+
+
+@compiled
+def stops_in(word: np.uint64) -> np.uint64:
+    """The highest bit of each byte at which a string may end or is not plain; only the lowest is certain."""
+    controls = (word - EACH_BYTE * np.uint64(BLANK)) & ~word
+    specials = zero_bytes(word ^ EACH_BYTE * np.uint64(QUOTE)) | zero_bytes(word ^ EACH_BYTE * np.uint64(BACKSLASH))
+    return (controls | specials | zero_bytes(word ^ EACH_BYTE * np.uint64(DELETE)) | word) & HIGH_BITS
 
 
 @compiled
 def text_end(text: Bytes, begin: int, end: int) -> int:
     """Where the string that begins behind its quote ends; ABSENT where it is long, escaped or not plain ASCII."""
-    stop = min(end, begin + PLAIN_TEXT_MAX + 1)
-    for at in range(begin, stop):
+    at, stop = begin, min(end, begin + PLAIN_TEXT_MAX + 1)
+    while at + 8 <= stop:
+        ends = stops_in(word_at(text, at))
+        if ends != 0:
+            at += zeros_below(ends) >> 3
+            return at if text[at] == QUOTE else ABSENT
+        at += 8
+    while at < stop:
         character = text[at]
         if character == QUOTE:
             return at
         if character < BLANK or character >= DELETE or character == BACKSLASH:
             return ABSENT
+        at += 1
     return ABSENT
 
 
@@ -631,6 +712,7 @@ class Lane(NamedTuple):
     standing_pairs: PairTable
     facts: FactColumns
     rules: RuleColumns
+    sizes: Ints  # how many rows each growing thing has, and how many it may have
 
 
 class Moment(NamedTuple):
@@ -652,6 +734,17 @@ class Told(NamedTuple):
     touched: Ints32
     crossings: Records
     texts: Ints  # begins and ends, 2 × TEXTS for each crossing
+
+
+class Work(NamedTuple):
+    """What calls need besides messages and a lane: the plan, and memory to write into."""
+
+    plan: Plan
+    told: Told
+    counts: Ints
+    texts: Ints
+    numbers: Ints
+    buffer: Bytes
 
 
 # Sizes: how many rows each growing thing has, and in the second half how many it may have
@@ -726,11 +819,19 @@ def _add(positions: Records, row: int, quantity: int, amount: int) -> None:
 
 
 @compiled
-def _reach(positions: Records, pairs: PairTable, sizes: Ints, sku: int, location: int, time_ms: int) -> int:
-    """The row of the position, made where it is new."""
-    slot = find_pair(pairs.slots, positions["sku"], positions["location"], sku, location)
-    row = pairs.slots[slot] - 1
-    if row < 0:
+def _position_of(positions: Records, pairs: PairTable, sku: int, location: int) -> int:
+    """The row of the position, ABSENT where there is none: by the chain, all of which is looked at anyway."""
+    next_ = pairs.firsts[sku]
+    while next_ != 0 and positions[next_ - 1].location != location:
+        next_ = pairs.nexts[next_ - 1]
+    return next_ - 1
+
+
+@compiled
+def _reach(positions: Records, pairs: PairTable, sizes: Ints, row: int, sku: int, location: int, time_ms: int) -> int:
+    """The row of the position, which is made where it is ABSENT."""
+    if row == ABSENT:
+        slot = find_pair(pairs.slots, positions["sku"], positions["location"], sku, location)
         row = sizes[SIZE_POSITIONS]
         sizes[SIZE_POSITIONS] = row + 1
         positions[row].sku = sku
@@ -834,9 +935,7 @@ def _put_text(facts: FactColumns, at: int, head: int, text: Bytes, begin: int, e
     """Writes a length to `head` and a text to `at`; returns where it ends. A text that is ABSENT has the length 0."""
     length = end - begin if begin != ABSENT else 0
     put_number(facts.texts, head, length, 2)
-    for place in range(length):
-        facts.texts[at + place] = text[begin + place]
-    return at + length
+    return put_text(facts.texts, at, text, begin, begin + length)
 
 
 @compiled
@@ -898,11 +997,24 @@ def _tell(
 
 
 @compiled
-def _standing(standings: Records, pairs: PairTable, sizes: Ints, sku: int, channel: int) -> int:
+def _standing_of(standings: Records, slots: Ints32, rows: int, sku: int, channel: int, guess: int) -> int:
+    """The row of the standing, of `rows`, ABSENT where there is none; those of a SKU mostly stand in a row.
+
+    So `guess`, a row or ABSENT, is where to look first.
+    """
+    if 0 <= guess < rows:
+        guessed = standings[guess]
+        if guessed.sku == sku and guessed.channel == channel:
+            return guess
+    return slots[find_pair(slots, standings["sku"], standings["channel"], sku, channel)] - 1
+
+
+@compiled
+def _standing(standings: Records, pairs: PairTable, sizes: Ints, sku: int, channel: int, guess: int) -> int:
     """The row of the standing, made where it is new."""
-    slot = find_pair(pairs.slots, standings["sku"], standings["channel"], sku, channel)
-    row = pairs.slots[slot] - 1
-    if row < 0:
+    row = _standing_of(standings, pairs.slots, sizes[SIZE_STANDINGS], sku, channel, guess)
+    if row == ABSENT:
+        slot = find_pair(pairs.slots, standings["sku"], standings["channel"], sku, channel)
         row = sizes[SIZE_STANDINGS]
         sizes[SIZE_STANDINGS] = row + 1
         standings[row].sku = sku
@@ -942,9 +1054,10 @@ def _stand(
     sizes: Ints, told: Told, counts: Ints, message: int, texts: Ints, time_ms: int, sku: int, class_: int,
 ) -> None:  # fmt: skip
     """Works out what every channel may sell of `sku` now, and tells the levels that changed."""
+    row = pairs.firsts[sku] - 2
     for place in range(rules.begins[class_], rules.begins[class_ + 1]):
         rule = rules.channels[place]
-        row = _standing(standings, pairs, sizes, sku, rule.channel)
+        row = _standing(standings, pairs, sizes, sku, rule.channel, row + 1)
         standing = standings[row]
         sellable, promised = _offer(positions, position_pairs, rules, class_, place, sku, standing.backordered)
         standing.sellable = sellable
@@ -1009,28 +1122,11 @@ def _qualifier_of(numbers: Ints, texts: Ints) -> int:
 
 
 @compiled
-def _same(one: Bytes, begin: int, end: int, other: Bytes, other_begin: int, other_end: int) -> bool:
-    """Whether two texts are equal."""
-    if end - begin != other_end - other_begin:
-        return False
-    for place in range(end - begin):
-        if one[begin + place] != other[other_begin + place]:
-            return False
-    return True
-
-
-@compiled
 def _hash_of(text: Bytes, texts: Ints, buffer: Bytes) -> np.uint64:
     """The hash of (source, id); 0 where it is for others to work out."""
-    at = 0
-    for place in range(texts[2 * SOURCE], texts[2 * SOURCE + 1]):
-        buffer[at] = text[place]
-        at += 1
+    at = put_text(buffer, 0, text, texts[2 * SOURCE], texts[2 * SOURCE + 1])
     buffer[at] = 0
-    at += 1
-    for place in range(texts[2 * ID], texts[2 * ID + 1]):
-        buffer[at] = text[place]
-        at += 1
+    at = put_text(buffer, at + 1, text, texts[2 * ID], texts[2 * ID + 1])
     if at < HASHED_BYTES_MIN or at > HASHED_BYTES_MAX:
         return np.uint64(0)
     return xxh3(buffer, at)
@@ -1048,12 +1144,11 @@ def _find_id(ids: Records, hash_: np.uint64, sku: int) -> int:
 
 @compiled
 def _is_ordinary(
-    positions: Records, pairs: PairTable, demand: WindowColumns, returns: WindowColumns, sku: int, location: int,
-    history_max: int, time_ms: int, units: int, outgoing: int,
+    positions: Records, demand: WindowColumns, returns: WindowColumns, row: int, history_max: int, time_ms: int,
+    units: int, outgoing: int,
 ) -> bool:  # fmt: skip
     """Whether the position, if there is one, was counted before `time_ms` or never, and none of its bounds is near."""
-    row = pairs.slots[find_pair(pairs.slots, positions["sku"], positions["location"], sku, location)] - 1
-    if row < 0:
+    if row == ABSENT:
         return units <= INT32_MAX
     if time_ms <= positions[row].counted_ms or positions[row].entries + MOVED_MAX > history_max:
         return False
@@ -1064,18 +1159,21 @@ def _is_ordinary(
 
 @compiled
 def apply_plain(
-    messages: Messages, begin: int, lane: Lane, plan: Plan, moment: Moment, sizes: Ints, told: Told, counts: Ints,
-    texts: Ints, numbers: Ints, buffer: Bytes,
+    held_messages: Held[Messages], places: Ints32, begin: int, held_lane: Held[Lane], held_work: Held[Work],
+    moment: Moment,
 ) -> int:  # fmt: skip
-    """Applies messages from place `begin` on until one is not plain; why it ended.
+    """Applies the messages at `places`, from the one at `begin` on, until one is not plain; why it ended.
 
     `counts` says what was done (they are added to), and PLACE the message that it ended at, which was not touched.
     """
-    skus, text, ids, facts = lane.skus, messages.payloads, lane.ids, lane.facts
+    messages, lane, work = held_messages.value, held_lane.value, held_work.value
+    plan, told, counts, texts, numbers, buffer = work
+    skus, text, ids, facts, sizes = lane.skus, messages.payloads, lane.ids, lane.facts, lane.sizes
     positions, position_pairs, entries = lane.positions, lane.position_pairs, lane.entries
     demand, returns = lane.demand, lane.returns
-    for place in range(begin, len(messages.offsets)):
-        counts[PLACE] = place
+    for number in range(begin, len(places)):
+        counts[PLACE] = number
+        place: int = np.int64(places[number])
         for size in range(SIZES):
             if sizes[size] > sizes[SIZES + size]:
                 return NO_ROOM
@@ -1085,7 +1183,7 @@ def apply_plain(
         first, last = messages.payload_ends[place], messages.payload_ends[place + 1]
         if messages.offsets[place] <= counts[LAST_OFFSET] or not scan(text, first, last, texts, numbers):
             return ROW_BY_ROW
-        if not _same(text, texts[2 * SKU], texts[2 * SKU + 1], messages.keys, key_begin, key_end):
+        if not same_text(text, texts[2 * SKU], texts[2 * SKU + 1], messages.keys, key_begin, key_end):
             return ROW_BY_ROW
         time_ms, kind = numbers[TIME_MS], numbers[KIND]
         timestamp_ms = messages.timestamps[place]
@@ -1115,14 +1213,13 @@ def apply_plain(
             continue
         names = lane.location_names
         found = find_name(names.slots, names.texts, names.ends, text, texts[2 * LOCATION], texts[2 * LOCATION + 1])
-        location, destination = names.slots[found] - 1, ABSENT
+        location, destination, there = names.slots[found] - 1, ABSENT, ABSENT
         if location < 0:
             return NEW_LOCATION
         units = -numbers[QUANTITY] if numbers[REVERSAL] == 1 else numbers[QUANTITY]
         outgoing = plan.outgoing[kind]
-        if not _is_ordinary(
-            positions, position_pairs, demand, returns, sku, location, moment.history_max, time_ms, abs(units), outgoing
-        ):
+        position = _position_of(positions, position_pairs, sku, location)
+        if not _is_ordinary(positions, demand, returns, position, moment.history_max, time_ms, abs(units), outgoing):
             return ROW_BY_ROW
         if plan.destinations[kind] != 0:
             found = find_name(
@@ -1131,9 +1228,8 @@ def apply_plain(
             destination = names.slots[found] - 1
             if destination < 0:
                 return NEW_DESTINATION
-            if not _is_ordinary(
-                positions, position_pairs, demand, returns, sku, destination, moment.history_max, time_ms, abs(units), 0
-            ):
+            there = _position_of(positions, position_pairs, sku, destination)
+            if not _is_ordinary(positions, demand, returns, there, moment.history_max, time_ms, abs(units), 0):
                 return ROW_BY_ROW
 
         article.newest_ms = max(article.newest_ms, time_ms)
@@ -1144,7 +1240,7 @@ def apply_plain(
         ids[id_slot].sku = sku
         ids[id_slot].time_ms = time_ms
         counts[APPLIED] += 1
-        position = _reach(positions, position_pairs, sizes, sku, location, time_ms)
+        position = _reach(positions, position_pairs, sizes, position, sku, location, time_ms)
         before, direction = available_of(positions, position), 0
         for step in range(plan.counts[kind, qualifier]):
             quantity, sign = plan.quantities[kind, qualifier, step], plan.signs[kind, qualifier, step]
@@ -1157,7 +1253,8 @@ def apply_plain(
         elif outgoing == RETURNS:
             _count_units(returns, sizes, SIZE_RETURNS, position, time_ms, units)
         if destination >= 0:
-            there = _reach(positions, position_pairs, sizes, sku, destination, time_ms)
+            there = position if destination == location else there
+            there = _reach(positions, position_pairs, sizes, there, sku, destination, time_ms)
             before = available_of(positions, there)
             _change(positions, entries, sizes, there, IN_TRANSIT, time_ms, units, moment.as_of_ms)
             _note_stock(positions, there, time_ms, before)
@@ -1177,35 +1274,38 @@ def apply_plain(
             told.touched[counts[TOUCHED]] = sku
             counts[TOUCHED] += 1
         counts[LAST_OFFSET] = messages.offsets[place]
-    counts[PLACE] = len(messages.offsets)
+    counts[PLACE] = len(places)
     return DONE
 
 
 @compiled
 def new_skus(
-    messages: Messages, begin: int, names: NameTable, plan: Plan, texts: Ints, numbers: Ints, places: Ints
+    held_messages: Held[Messages], places: Ints32, begin: int, held_lane: Held[Lane], held_work: Held[Work], found: Ints
 ) -> int:
-    """Places, from `begin` on, of movements of SKUs that are not known; how many are written to `places`.
+    """Movements of SKUs that are not known, at `places` from the one at `begin` on; how many are written to `found`.
 
     Ends before the first message that is not plain: what that one means may depend on what is known of its SKU.
     """
-    found, text = 0, messages.payloads
-    for place in range(begin, len(messages.offsets)):
+    messages, work = held_messages.value, held_work.value
+    names, text = held_lane.value.sku_names, messages.payloads
+    plan, texts, numbers, count = work.plan, work.texts, work.numbers, 0
+    for number in range(begin, len(places)):
+        place: int = np.int64(places[number])
         first, last = messages.payload_ends[place], messages.payload_ends[place + 1]
         key_begin, key_end = messages.key_ends[place], messages.key_ends[place + 1]
-        if found == len(places) or not scan(text, first, last, texts, numbers):
+        if count == len(found) or not scan(text, first, last, texts, numbers):
             break
         qualifier, timestamp_ms = _qualifier_of(numbers, texts), messages.timestamps[place]
         if qualifier == ABSENT or plan.counts[numbers[KIND], qualifier] < 0:
             break
         if timestamp_ms != NO_TIMESTAMP and numbers[TIME_MS] > timestamp_ms + AHEAD_MS_MAX:
             break
-        if not _same(text, texts[2 * SKU], texts[2 * SKU + 1], messages.keys, key_begin, key_end):
+        if not same_text(text, texts[2 * SKU], texts[2 * SKU + 1], messages.keys, key_begin, key_end):
             break
         if names.slots[find_name(names.slots, names.texts, names.ends, messages.keys, key_begin, key_end)] == 0:
-            places[found] = place
-            found += 1
-    return found
+            found[count] = place
+            count += 1
+    return count
 
 
 # What is told of a SKU: its hash in Redis, and its record
@@ -1255,19 +1355,7 @@ COVER_MAX: Final = 10**15  # tenths of days; more of them are written otherwise
 @compiled
 def _put(out: Bytes, at: int, texts: Texts, row: int) -> int:
     """Writes a text; returns where it ends."""
-    begin = texts.ends[row]
-    length = texts.ends[row + 1] - begin
-    for place in range(length):
-        out[at + place] = texts.texts[begin + place]
-    return at + length
-
-
-@compiled
-def _put_all(out: Bytes, at: int, text: Bytes, begin: int, end: int) -> int:
-    """Writes a piece of a text; returns where it ends."""
-    for place in range(begin, end):
-        out[at + place - begin] = text[place]
-    return at + end - begin
+    return put_text(out, at, texts.texts, texts.ends[row], texts.ends[row + 1])
 
 
 @compiled
@@ -1349,14 +1437,15 @@ def _put_number_text(out: Bytes, at: int, value: int) -> int:
 
 @compiled
 def _put_fields(
-    standings: Records, pairs: PairTable, rules: RuleColumns, names: Texts, sku: int, class_: int, out: Bytes, at: int
-) -> tuple[int, int]:
+    standings: Records, pairs: PairTable, rows: int, rules: RuleColumns, names: Texts, sku: int, class_: int,
+    out: Bytes, at: int,
+) -> tuple[int, int]:  # fmt: skip
     """Writes the fields of all channels of a hash; where they end, and of how many parts they are."""
-    parts = 0
+    parts, row = 0, pairs.firsts[sku] - 2
     for place in range(rules.begins[class_], rules.begins[class_ + 1]):
         rule = rules.channels[place]
         if rule.shown != 0:
-            row = _standing_of(standings, pairs.slots, sku, rule.channel)
+            row = _standing_of(standings, pairs.slots, rows, sku, rule.channel, row + 1)
             if row >= 0:
                 at = _put(out, at, names, rule.channel)
                 at = _put_number_text(out, at, standings[row].promised)
@@ -1365,19 +1454,17 @@ def _put_fields(
 
 
 @compiled
-def _standing_of(standings: Records, slots: Ints32, sku: int, channel: int) -> int:
-    """The row of the standing, −1 where there is none."""
-    return slots[find_pair(slots, standings["sku"], standings["channel"], sku, channel)] - 1
-
-
-@compiled
-def write_hashes(lane: Lane, telling: Telling, skus: Ints32, begin: int, out: Bytes, ends: Ints) -> int:
+def write_hashes(
+    held_lane: Held[Lane], held_telling: Held[Telling], skus: Ints32, begin: int, out: Bytes, ends: Ints
+) -> int:
     """Writes the SKUs from place `begin` on as one array, as `redis_availability.lua` reads it, as many as fit.
 
     Returns how many; the first of `ends` becomes the bytes of all.
     """
+    lane, telling = held_lane.value, held_telling.value
     names, articles, words, prefix = lane.sku_names, lane.skus, telling.words, telling.prefix
     standings, pairs, rules, channels = lane.standings, lane.standing_pairs, lane.rules, telling.names
+    rows = lane.sizes[SIZE_STANDINGS]
     at, parts, count = 5, 0, 0
     for place in range(begin, len(skus)):
         sku = skus[place]
@@ -1387,15 +1474,15 @@ def write_hashes(lane: Lane, telling: Telling, skus: Ints32, begin: int, out: By
         if count == len(ends) or at + room > len(out):
             break
         at = _put_string_head(out, at, len(prefix) + last - first)
-        at = _put_all(out, at, prefix, 0, len(prefix))
-        at = _put_all(out, at, names.texts, first, last)
+        at = put_text(out, at, prefix, 0, len(prefix))
+        at = put_text(out, at, names.texts, first, last)
         width_at = at
         at = _put(out, at + 3, words, W_INCARNATION)
         at = _put_string_head(out, at, len(telling.incarnation))
-        at = _put_all(out, at, telling.incarnation, 0, len(telling.incarnation))
+        at = put_text(out, at, telling.incarnation, 0, len(telling.incarnation))
         at = _put_number_text(out, _put(out, at, words, W_VERSION), article.version)
         at = _put_number_text(out, _put(out, at, words, W_AS_OF), article.as_of_ms)
-        at, more = _put_fields(standings, pairs, rules, channels, sku, article.classes, out, at)
+        at, more = _put_fields(standings, pairs, rows, rules, channels, sku, article.classes, out, at)
         width = 6 + more
         signed = -width if telling.is_behind != 0 else width
         out[width_at], out[width_at + 1], out[width_at + 2] = 0xD1, (signed >> 8) & 0xFF, signed & 0xFF
@@ -1496,14 +1583,16 @@ def _put_locations(
 
 @compiled
 def _put_channels(
-    standings: Records, pairs: PairTable, rules: RuleColumns, names: Texts, words: Texts, sku: int, class_: int,
-    out: Bytes, at: int,
+    standings: Records, pairs: PairTable, rows: int, rules: RuleColumns, names: Texts, words: Texts, sku: int,
+    class_: int, out: Bytes, at: int,
 ) -> int:  # fmt: skip
     """Writes all channels of a record."""
-    first = at
+    first, row = at, pairs.firsts[sku] - 2
     for place in range(rules.begins[class_], rules.begins[class_ + 1]):
         rule = rules.channels[place]
-        row = _standing_of(standings, pairs.slots, sku, rule.channel) if rule.shown != 0 else ABSENT
+        if rule.shown == 0:
+            continue
+        row = _standing_of(standings, pairs.slots, rows, sku, rule.channel, row + 1)
         if row < 0:
             continue
         if at != first:
@@ -1531,14 +1620,17 @@ def _put_name(out: Bytes, at: int, texts: Bytes, begin: int, end: int) -> int:
 
 
 @compiled
-def write_records(lane: Lane, telling: Telling, skus: Ints32, begin: int, out: Bytes, ends: Ints) -> int:
+def write_records(
+    held_lane: Held[Lane], held_telling: Held[Telling], skus: Ints32, begin: int, out: Bytes, ends: Ints
+) -> int:
     """Writes records of SKUs from place `begin` on, as `schemas.topics.AVAILABILITY` encodes them, as many as fit.
 
     Returns how many; `ends` become the ends of each (ABSENT: it cannot be written here).
     """
+    lane, telling = held_lane.value, held_telling.value
     names, articles, words, rules = lane.sku_names, lane.skus, telling.words, lane.rules
     positions, position_pairs, demand = lane.positions, lane.position_pairs, lane.demand
-    standings, pairs = lane.standings, lane.standing_pairs
+    standings, pairs, rows = lane.standings, lane.standing_pairs, lane.sizes[SIZE_STANDINGS]
     done, count = 0, 0
     for place in range(begin, len(skus)):
         sku = skus[place]
@@ -1552,12 +1644,12 @@ def write_records(lane: Lane, telling: Telling, skus: Ints32, begin: int, out: B
         if at == ABSENT:
             continue
         at = _put(out, at, words, J_INCARNATION)
-        at = _put_all(out, at, telling.incarnation, 0, len(telling.incarnation))
+        at = put_text(out, at, telling.incarnation, 0, len(telling.incarnation))
         at = _put_digits(out, _put(out, at, words, J_VERSION), article.version)
         at = _put_time(out, _put(out, at, words, J_AS_OF), article.as_of_ms)
         at = _put_digits(out, _put(out, at, words, J_RULES), article.generation)
         at = _put(out, at, words, J_CHANNELS)
-        at = _put_channels(standings, pairs, rules, telling.channels, words, sku, article.classes, out, at)
+        at = _put_channels(standings, pairs, rows, rules, telling.channels, words, sku, article.classes, out, at)
         at = _put(out, at, words, J_LOCATIONS)
         day = article.seen_ms // DAY_MS
         at = _put_locations(positions, position_pairs, demand, telling.locations, words, sku, day, out, at)
@@ -1598,10 +1690,7 @@ def keep_facts(before: Bytes, after: Bytes, recent: Ints, plain: Ints, recent_co
 @compiled
 def _copy_fact(before: Bytes, begin: int, after: Bytes, at: int) -> int:
     """Copies one fact; returns where it ends."""
-    length = number_at(before, begin, 2)
-    for place in range(length):
-        after[at + place] = before[begin + place]
-    return at + length
+    return put_text(after, at, before, begin, begin + number_at(before, begin, 2))
 
 
 @compiled

@@ -5,28 +5,27 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from operators import plain
-from operators.columns import Array, record_of
+from operators.columns import record_of
+from operators.compiling import Held, hold
 from operators.duplicates import RecentIds
 from operators.last_facts import LastFacts
 from operators.plain import (
-    CROSSED,
     KIND_NAMES,
     NUMBERS,
-    PLACE,
     QUALIFIERS,
     SIZES,
     TEXTS,
-    TOUCHED,
     Messages,
     Moment,
     Plan,
     Told,
+    Work,
     apply_plain,
     new_skus,
 )
 from operators.positions import EFFECTS, QUANTITIES
+from operators.route import Part
 from operators.stock import Stock
-from schemas.batches import Batch
 from schemas.movements import Movement
 
 TOUCHED_MAX: Final = 8192
@@ -80,7 +79,10 @@ class Surroundings(NamedTuple):
 
 
 class PlainPath:
-    """The columns of a lane as compiled loops want them, and which SKUs are not for these: `special`."""
+    """The columns of a lane as compiled loops want them, and which SKUs are not for these: `special`.
+
+    Whoever else adds to the columns, or cleans them, has to say so by `has_changed`.
+    """
 
     def __init__(self, stock: Stock, ids: RecentIds, facts: LastFacts, as_of_ms: int, history_max: int) -> None:
         self._stock = stock
@@ -89,16 +91,25 @@ class PlainPath:
         self._as_of_ms = as_of_ms
         self._history_max = history_max
         self._calls = 0
+        self._is_current = False
+        self._fits = False
         self._known: tuple[object, ...] = ()
-        self._lane: plain.Lane | None = None
+        self._held: Held[plain.Lane] | None = None
         self._sizes = np.zeros(2 * SIZES, np.int64)
 
-    def apply(self, messages: Messages, place: int, origin: int, moment: Surroundings, last: int) -> PlainResult:
-        """Applies `messages` from `place` on until one is not plain; `last` is the offset that was applied last."""
+    def has_changed(self) -> None:
+        """Columns have more rows than compiled loops left, or have moved."""
+        self._is_current = False
+
+    def apply(self, part: Part, begin: int, origin: int, moment: Surroundings, last: int) -> PlainResult:
+        """Applies messages of `part` from the one at `begin` on until one is not plain.
+
+        `last` is the offset that was applied last.
+        """
         self._calls += 1
-        scratch = _SCRATCH
-        scratch.counts[:] = 0
-        scratch.counts[plain.LAST_OFFSET] = last
+        counts = WORK.counts
+        counts[:] = 0
+        counts[plain.LAST_OFFSET] = last
         at = Moment(
             origin,
             moment.clock_ms,
@@ -109,39 +120,37 @@ class PlainPath:
             self._history_max,
             self._calls,
         )
-        lane = self._columns()
-        ended = apply_plain(
-            messages, place, lane, PLAN, at, self._sizes, scratch.told, scratch.counts, scratch.texts, scratch.numbers,
-            scratch.buffer,
-        )  # fmt: skip
+        ended = apply_plain(part.messages.held, part.places, begin, self.lane, HELD_WORK, at)
         self._take_back()
-        counts = scratch.counts
+        applied, duplicates, touched, crossed, last_offset, place = counts.tolist()
         return PlainResult(
-            int(ended),
-            int(counts[PLACE]),
-            int(counts[plain.APPLIED]),
-            int(counts[plain.DUPLICATES]),
-            int(counts[plain.LAST_OFFSET]),
-            scratch.told.touched[: counts[TOUCHED]].tolist(),
-            list(_crossings(messages, scratch.told, int(counts[CROSSED]))),
+            ended,
+            place,
+            applied,
+            duplicates,
+            last_offset,
+            WORK.told.touched[:touched].tolist(),
+            _crossings(part.messages.arrays, WORK.told, crossed),
         )
 
-    def new_skus(self, messages: Messages, place: int) -> list[str]:
-        """Names of SKUs that are not known yet, of plain movements from `place` on, in their order; some repeated."""
-        places = _SCRATCH.places
-        names = self._stock.names.table
-        count = new_skus(messages, place, names, PLAN, _SCRATCH.texts, _SCRATCH.numbers, places)
-        ends, keys = messages.key_ends, messages.keys.data
-        spans = zip(ends[places[:count]].tolist(), ends[places[:count] + 1].tolist(), strict=True)
+    def new_skus(self, part: Part, begin: int) -> list[str]:
+        """Names of SKUs that are not known yet, of plain movements from `begin` on, in their order; some repeated."""
+        count = new_skus(part.messages.held, part.places, begin, self.lane, HELD_WORK, _FOUND)
+        found, ends, keys = _FOUND[:count], part.messages.arrays.key_ends, part.messages.arrays.keys.data
+        spans = zip(ends[found].tolist(), ends[found + 1].tolist(), strict=True)
         return [str(keys[begin:end], "ascii") for begin, end in spans]
 
     @property
-    def lane(self) -> plain.Lane:
-        """The memory of all columns as it is now."""
-        return self._columns()
+    def lane(self) -> Held[plain.Lane]:
+        """The memory of all columns as it is now, and the sizes of what may grow."""
+        if self._held is None or not self._is_current:
+            self._held = self._brought_up_to_date()
+            self._is_current = True
+        return self._held
 
     def make_room(self, messages: int) -> None:
         """Room for what this many messages may add, or for some of it."""
+        self._is_current = False
         stock, rows = self._stock, max(ROOM_ROWS, min(messages, TOUCHED_MAX))
         positions, position_pairs, standings, standing_pairs = stock.tables()
         positions.make_room(rows + 2)
@@ -158,17 +167,18 @@ class PlainPath:
     @property
     def fits(self) -> bool:
         """Whether all numbers are as wide as compiled loops take them."""
-        return not (self._stock.demand_windows.is_wide or self._stock.return_windows.is_wide)
+        if not self._is_current:
+            self._fits = not (self._stock.demand_windows.is_wide or self._stock.return_windows.is_wide)
+        return self._fits
 
-    def _columns(self) -> plain.Lane:
-        """The memory of all columns as it is now, and the sizes of what may grow."""
+    def _brought_up_to_date(self) -> Held[plain.Lane]:
         if self._is_short():
             self.make_room(ROOM_ROWS)
-        known = self._moved()
-        if self._lane is None or known != self._known:
-            self._lane, self._known = self._built(), known
+        known, held = self._moved(), self._held
+        if held is None or known != self._known:
+            held, self._known = hold(self._built()), known
         self._measure()
-        return self._lane
+        return held
 
     def _is_short(self) -> bool:
         """Whether something that is as long as there are SKUs or positions is shorter."""
@@ -206,6 +216,7 @@ class PlainPath:
             standing_pairs.table,
             self._facts.columns(),
             stock.plain_rules.columns,
+            self._sizes,
         )
 
     def _measure(self) -> None:
@@ -240,30 +251,10 @@ class PlainPath:
         self._facts.set_used(rows[plain.SIZE_FACTS])
 
 
-def packed(batch: Batch) -> Messages:
-    """The messages of `batch` in one piece; what is missing is empty."""
-    payloads = [payload or b"" for payload in batch.payloads]
-    keys = [key or b"" for key in batch.keys]
-    return Messages(
-        np.frombuffer(b"".join(payloads) or b"\0", np.uint8),
-        _ends(payloads),
-        np.frombuffer(b"".join(keys) or b"\0", np.uint8),
-        _ends(keys),
-        np.array(batch.offsets, np.int64),
-        np.array(batch.timestamps, np.int64),
-    )
-
-
-def _ends(texts: list[bytes]) -> Array:
-    ends = np.zeros(len(texts) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)), out=ends[1:])
-    return ends
-
-
-def text_of(messages: Messages, text: int) -> str:
+def text_of(part: Part, text: int) -> str:
     """A text of the message that was looked at last."""
-    begin, end = _SCRATCH.texts[2 * text : 2 * text + 2].tolist()
-    return messages.payloads[begin:end].tobytes().decode()
+    begin, end = WORK.texts[2 * text : 2 * text + 2].tolist()
+    return part.messages.arrays.payloads[begin:end].tobytes().decode()
 
 
 def _crossings(messages: Messages, told: Told, count: int) -> list[Crossing]:
@@ -312,24 +303,14 @@ def _name(kind: type[Movement]) -> str:
     return str(kind.__struct_config__.tag)
 
 
-class _Scratch(NamedTuple):
-    """What calls write into; one for all lanes of a process, which take turns."""
-
-    told: Told
-    counts: Array
-    texts: Array
-    numbers: Array
-    buffer: Array
-    places: Array
-
-
-def _scratch() -> _Scratch:
+def _work() -> Work:
     told = Told(
         np.zeros(TOUCHED_MAX, np.int32), np.zeros(CROSSED_MAX, CROSSING), np.zeros(CROSSED_MAX * 2 * TEXTS, np.int64)
     )
     zeros = (np.zeros(plain.COUNTS, np.int64), np.zeros(2 * TEXTS, np.int64), np.zeros(NUMBERS, np.int64))
-    return _Scratch(told, *zeros, np.zeros(BUFFER_BYTES, np.uint8), np.zeros(NEW_MAX, np.int64))
+    return Work(_plan(), told, *zeros, np.zeros(BUFFER_BYTES, np.uint8))
 
 
-PLAN: Final = _plan()
-_SCRATCH: Final = _scratch()
+WORK: Final = _work()  # one for all lanes of a process, which take turns
+HELD_WORK: Final = hold(WORK)
+_FOUND: Final = np.zeros(NEW_MAX, np.int64)

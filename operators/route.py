@@ -1,12 +1,52 @@
 """Route: every message to the lane of its SKU, control records to all lanes."""
 
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import NamedTuple
 from zlib import crc32
 
+import numpy as np
+
+from operators.compiling import Held, hold
+from operators.plain import Ints, Ints32, Messages, share_out
 from schemas.batches import Batch, CaughtUp, Mark, Wake
 from schemas.movements import Control, Fact, Refusal, decode
 
+
+class Packed(NamedTuple):
+    """The messages of a batch in one piece, for Python and for compiled loops."""
+
+    arrays: Messages
+    held: Held[Messages]
+
+
+class Part:
+    """What one lane must see of a batch: the messages at `places`, which are in the order of the log.
+
+    Lanes of one process share the batch; what goes to another process takes its own messages along.
+    """
+
+    __slots__ = ("batch", "bytes_", "messages", "places")
+
+    def __init__(self, batch: Batch, messages: Packed, places: Ints32, bytes_: int) -> None:
+        self.batch = batch
+        self.messages = messages
+        self.places = places
+        self.bytes_ = bytes_  # of keys and payloads
+
+    @classmethod
+    def whole(cls, batch: Batch) -> "Part":
+        """All of a batch."""
+        messages = packed(batch)
+        bytes_ = int(messages.arrays.key_ends[-1] + messages.arrays.payload_ends[-1])
+        return cls(batch, messages, np.arange(len(batch.offsets), dtype=np.int32), bytes_)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Part.whole, (_chosen(self.batch, self.places.tolist()),)
+
+
 Item = Batch | Mark | Wake | CaughtUp
-Routed = tuple[int, Item]  # lane, and what it must see
+Routed = tuple[int, Part | Mark | Wake | CaughtUp]  # lane, and what it must see
 
 
 def lane_of(key: bytes, lanes: int) -> int:
@@ -16,16 +56,31 @@ def lane_of(key: bytes, lanes: int) -> int:
 
 def route(item: Item, lanes: int) -> list[Routed]:
     """`item` cut into one part per lane that it concerns, each in the order of the log."""
-    if isinstance(item, Mark | Wake | CaughtUp):
+    if not isinstance(item, Batch):
         return [(lane, item) for lane in range(lanes)]
+    messages, count = packed(item), len(item.offsets)
+    places, ends, bytes_ = np.empty(count, np.int32), np.zeros(lanes + 2, np.int32), np.zeros(lanes, np.int64)
+    _, payload_ends, keys, key_ends, *_ = messages.arrays
+    if not share_out(keys, key_ends, payload_ends, lanes, places, ends, bytes_):
+        return [(lane, _part(item, messages, chosen)) for lane, chosen in _shared_out(item, lanes)]
+    sizes = bytes_.tolist()
+    return [
+        (lane, Part(item, messages, places[begin:end], sizes[lane]))
+        for lane, (begin, end) in enumerate(pairwise(ends.tolist()))
+        if begin < end
+    ]
+
+
+def _shared_out(batch: Batch, lanes: int) -> Iterable[tuple[int, list[int]]]:
+    """As `share_out`, where a message has no key."""
     places: dict[int, list[int]] = {}
-    for place, key in enumerate(item.keys):
+    for place, key in enumerate(batch.keys):
         if key:
-            places.setdefault(crc32(key) % lanes, []).append(place)
+            places.setdefault(lane_of(key, lanes), []).append(place)
         else:
-            for lane in _lanes_without_key(item.payloads[place], lanes):
+            for lane in _lanes_without_key(batch.payloads[place], lanes):
                 places.setdefault(lane, []).append(place)
-    return [(lane, _part(item, chosen)) for lane, chosen in places.items()]
+    return places.items()
 
 
 def _lanes_without_key(payload: bytes | None, lanes: int) -> range:
@@ -40,7 +95,12 @@ def _lanes_without_key(payload: bytes | None, lanes: int) -> range:
     return range(lane, lane + 1)
 
 
-def _part(batch: Batch, places: list[int]) -> Batch:
+def _part(batch: Batch, messages: Packed, places: list[int]) -> Part:
+    bytes_ = sum(len(batch.keys[place] or b"") + len(batch.payloads[place] or b"") for place in places)
+    return Part(batch, messages, np.array(places, np.int32), bytes_)
+
+
+def _chosen(batch: Batch, places: list[int]) -> Batch:
     if len(places) == len(batch.offsets):
         return batch
     headers = batch.headers
@@ -52,6 +112,26 @@ def _part(batch: Batch, places: list[int]) -> Batch:
         [batch.payloads[place] for place in places],
         None if headers is None else [headers[place] for place in places],
     )
+
+
+def packed(batch: Batch) -> Packed:
+    """The messages of `batch` in one piece; what is missing is empty."""
+    payloads, keys = [payload or b"" for payload in batch.payloads], [key or b"" for key in batch.keys]
+    arrays = Messages(
+        np.frombuffer(b"".join(payloads) or b"\0", np.uint8),
+        _ends(payloads),
+        np.frombuffer(b"".join(keys) or b"\0", np.uint8),
+        _ends(keys),
+        np.array(batch.offsets, np.int64),
+        np.array(batch.timestamps, np.int64),
+    )
+    return Packed(arrays, hold(arrays))
+
+
+def _ends(texts: list[bytes]) -> Ints:
+    ends = np.zeros(len(texts) + 1, np.int64)
+    np.fromiter(map(len, texts), np.int64, len(texts)).cumsum(out=ends[1:])
+    return ends
 
 
 def sku_of(key: bytes | None, payload: bytes | None) -> str | None:

@@ -139,12 +139,17 @@ class Stock:
 
     def add_sku(self, name: str, home: int, clock_ms: int) -> int:
         """A SKU met for the first time, at home in the origin `home` whose clock shows `clock_ms`."""
-        sku = self.names.add(name)
-        self.skus.add_row()
-        self.skus.cells["home"][sku] = home
-        self._resolved.append(self._generations[home].book.resolve(name, clock_ms))
-        self._classify(sku)
-        return sku
+        self.add_skus([name], home, clock_ms)
+        return self.skus.rows - 1
+
+    def add_skus(self, names: Sequence[str], home: int, clock_ms: int) -> None:
+        """As `add_sku`, several different ones."""
+        first, book = self.skus.rows, self._generations[home].book
+        self.names.extend(names)
+        self.skus.add_rows(len(names))
+        self.skus["home"][first:] = home
+        self._resolved.extend(book.resolve(name, clock_ms) for name in names)
+        self.skus["classes"][first:] = [self.plain_rules.class_of(resolved) for resolved in self._resolved[first:]]
 
     def book(self, sku: int) -> RuleBook:
         """The rules that the home of `sku` goes by."""

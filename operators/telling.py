@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 
 from operators.columns import Array, Names
+from operators.compiling import Held, hold
 from operators.plain import ABSENT, WORDS, Lane, Telling, Texts, write_hashes, write_records
 from operators.stock import Stock
 from schemas.outputs import Encoded, HashCall
@@ -27,10 +28,10 @@ class Teller:
         self._channels = channels
         self._incarnation = incarnation
         self._prefix = np.frombuffer(prefix.encode() or b"", np.uint8)
-        self._telling: Telling | None = None
+        self._telling: Held[Telling] | None = None
         self._known = (-1, -1, False)
 
-    def hashes(self, lane: Lane, skus: Array, *, is_behind: bool) -> list[HashCall]:
+    def hashes(self, lane: Held[Lane], skus: Array, *, is_behind: bool) -> list[HashCall]:
         """Calls of `redis_availability.lua` for the SKUs of these rows."""
         telling = self._as_of_now(is_behind=is_behind)
         calls, begin = [], 0
@@ -42,7 +43,7 @@ class Teller:
             begin += count
         return calls
 
-    def records(self, lane: Lane, skus: Array) -> tuple[list[Encoded], list[int]]:
+    def records(self, lane: Held[Lane], skus: Array) -> tuple[list[Encoded], list[int]]:
         """The records of the SKUs of these rows, and the rows whose records cannot be written here."""
         telling = self._as_of_now(is_behind=False)
         told: list[Encoded] = []
@@ -68,12 +69,12 @@ class Teller:
             told.append(Encoded(name.encode(), id_, format_ms(times[sku]), text[at:end].tobytes()))
             at = end
 
-    def _as_of_now(self, *, is_behind: bool) -> Telling:
+    def _as_of_now(self, *, is_behind: bool) -> Held[Telling]:
         channels, locations = self._channels, self._stock.locations
         known = (len(channels), len(locations), is_behind)
         if self._telling is None or known != self._known:
             self._known = known
-            self._telling = Telling(
+            telling = Telling(
                 _texts(map(_msgpack, channels)),
                 _texts(map(_json, channels)),
                 _texts(map(_json, locations)),
@@ -82,6 +83,7 @@ class Teller:
                 int(is_behind),
                 _WORDS,
             )
+            self._telling = hold(telling)
         return self._telling
 
 

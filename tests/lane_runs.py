@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bench.oracle import Message, Oracle
 from operators.lane import Lane, LaneSettings
-from operators.route import Item, route
+from operators.route import Item, Part, route
 from operators.rules import RuleBook
 from schemas.batches import Batch
 from schemas.outputs import Availability, Divergence, LaneResult, Replenishment, Reservation, ShadowDifference
@@ -72,7 +72,7 @@ class Run:
         self._settings = LaneSettings(lanes, INCARNATION, dedupe_ms, as_of_ms)
         self._lanes = [Lane(number, self._book, self._settings, self._shadow) for number in range(lanes)]
         self._read = [0] * len(logs)
-        self._waiting: list[list[Item]] = [[] for _ in range(lanes)]
+        self._waiting: list[list[Item | Part]] = [[] for _ in range(lanes)]
         self._saved: tuple[list[bytes], list[int], Counter[str]] | None = None
         self.order: list[Message] = []  # as they were read
         self.availability: dict[str, Availability] = {}  # as a reader of Redis sees it
@@ -124,6 +124,7 @@ class Run:
     def _work(self) -> None:
         for lane, waiting in zip(self._lanes, self._waiting, strict=True):
             self._sink(lane.apply(waiting))
+            assert_columns_known(lane)
             waiting.clear()
 
     def _save(self) -> None:
@@ -177,6 +178,16 @@ class Run:
             self.availability[record.sku] = record
         elif record.version == known.version:
             assert record.channels == known.channels
+
+
+def assert_columns_known(lane: Lane) -> None:
+    """Where compiled loops take their columns for those that they left, these have neither grown nor moved since."""
+    path = lane._plain  # noqa: SLF001  # what goes wrong here shows rarely, and as memory written over
+    if path._is_current:  # noqa: SLF001
+        sizes = path._sizes.tolist()  # noqa: SLF001
+        path._measure()  # noqa: SLF001
+        assert path._moved() == path._known  # noqa: SLF001
+        assert path._sizes.tolist() == sizes  # noqa: SLF001
 
 
 def assert_equal(run: Run, oracle: Oracle) -> None:

@@ -1,13 +1,14 @@
 """After a restore: what was applied is not applied again, what may be lost is told again, and old formats are read."""
 
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from operators.lane import Lane, LaneHooks, LaneMaking, LaneSettings, _LaneLogic
-from operators.route import Item
+from operators.route import Item, Routed, route
 from operators.rules import RuleBook
 from operators.snapshots import SnapshotError, pack, unpack
 from schemas.batches import Batch, CaughtUp, Mark, Wake
@@ -23,6 +24,11 @@ def record(number: int, sku: str, kind: str = "received", quantity: int = 5) -> 
     time = f"2026-11-21T00:00:{number % 60:02}Z"
     body = {"id": str(number), "source": "wms", "kind": kind, "sku": sku, "location": "east", "quantity": quantity}
     return msgspec.json.encode({**body, "time": time})
+
+
+def routed(*items: Item) -> list[Routed]:
+    """What the only lane gets of them."""
+    return [part for item in items for part in route(item, 1)]
 
 
 def log_of(*payloads: bytes, first: int = 0) -> Batch:
@@ -132,7 +138,7 @@ def test_a_lane_tells_all_again_when_redis_has_lost_it() -> None:
     )
     logic = _LaneLogic(None, making)
     names = [f"SKU-{number}" for number in range(300)]
-    first, _ = logic.on_batch([(0, log_of(*(record(n, name) for n, name in enumerate(names))))])
+    first, _ = logic.on_batch(routed(log_of(*(record(n, name) for n, name in enumerate(names)))))
     told = {record.sku: record for result in first for record in result.availability}
 
     asked[0] = 2
@@ -167,7 +173,7 @@ def test_what_waits_for_its_home_is_not_told_early() -> None:
     logic = _logic(hooks=LaneHooks(refills=lambda: 1))
     home = log_of(record(0, "A"))
     misplaced = Batch(elsewhere, [0], [BEGIN_MS], [b"A"], [record(1, "A")])
-    results, _ = logic.on_batch([(0, home), (0, misplaced)])
+    results, _ = logic.on_batch(routed(home, misplaced))
     assert not [shown for result in results if result.is_refill for shown in result.availability]
 
 
@@ -183,7 +189,7 @@ class _Behind:
 
     def given(self, *items: Item) -> list[LaneResult]:
         """What it tells about `items`, refills included, until it has no more to tell."""
-        results = list(self.logic.on_batch([(0, item) for item in items])[0])
+        results = list(self.logic.on_batch(routed(*items))[0])
         for _ in range(3):
             self.now_ms += 5000
             results += self.logic.on_notify()[0]
@@ -243,12 +249,34 @@ def test_nothing_is_explained_at_the_end_of_an_input_that_was_not_read_up_to_whe
     assert not list(behind.logic.on_eof()[0])
 
 
+def test_a_drain_explains_what_there_is_time_for_and_the_next_run_the_rest() -> None:
+    """A look at a SKU with a long history takes its time, which whoever stops a flow would wait for."""
+    looks = itertools.count()
+    logic = _logic(hooks=LaneHooks(worked=lambda: next(looks) * 0.7))
+    messages = [record(number, f"SKU-{number}") for number in range(40)]
+    first = explained_in(logic.on_batch(routed(log_of(*messages)))[0])
+    at_end = explained_in(logic.on_eof()[0])
+    assert len(at_end) == 2
+    now = [BEGIN_MS]
+    again = _LaneLogic(logic.snapshot(), LaneMaking(RuleBook(RULES), SETTINGS, lambda: now[0]))
+    rest = explained_in(again.on_batch([(0, Wake())])[0])
+    for _ in range(5):
+        now[0] += 1000
+        rest += explained_in(again.on_notify()[0])
+    assert sorted([*first, *at_end, *rest]) == sorted(f"SKU-{number}" for number in range(40))
+
+
+def explained_in(results: Iterable[LaneResult]) -> list[str]:
+    """The SKUs."""
+    return [explanation.sku for result in results for explanation in result.explanations]
+
+
 def test_a_lane_beats_all_through_a_long_batch() -> None:
     """A busy SKU with a long history takes its time; who looks for frozen workers must not take it for one."""
     beats: list[int] = []
     logic = _logic(hooks=LaneHooks(beat=lambda: beats.append(1)))
     counted = record(0, "A", "counted")  # so that all that follows goes row by row
-    logic.on_batch([(0, log_of(counted, *(record(n, "A") for n in range(1, 2000))))])
+    logic.on_batch(routed(log_of(counted, *(record(n, "A") for n in range(1, 2000)))))
     assert len(beats) >= 2000 // 256
 
 
@@ -261,6 +289,6 @@ def test_a_lane_explains_no_more_than_it_may_spend_on_it(seconds: float, then: i
     for second in range(3):
         clock[0] = BEGIN_MS + 1000 * second
         messages = [record(100 * second + number, f"SKU-{number}") for number in range(40)]
-        results, _ = logic.on_batch([(0, log_of(*messages, first=100 * second))])
+        results, _ = logic.on_batch(routed(log_of(*messages, first=100 * second)))
         explained.append(sum(len(result.explanations) for result in results))
     assert explained == [16, then, then]

@@ -20,9 +20,9 @@ from redis import Redis
 
 from bench.servers import RedisServer
 from schemas.batches import Mark, Origin
-from schemas.outputs import Availability, ChannelAvailability, LaneResult, RulesInForce
+from schemas.outputs import Availability, ChannelAvailability, HashCall, LaneResult, RulesInForce
 from schemas.times import format_ms
-from sinks.redis_availability import RedisAvailabilitySink, age_of
+from sinks.redis_availability import SKUS_PER_CALL_MAX, RedisAvailabilitySink, age_of, merged
 from sinks.redis_keys import Promises, last_incarnation, read_health, read_promises
 from sinks.redis_pipeline import PipelineBounds
 from sinks.redis_server import EmbeddedRedis
@@ -251,6 +251,24 @@ def test_the_results_of_one_batch_share_calls(writing: Writing, client: Redis) -
     writing.slot.write_batch([result(availability(f"SKU-{lane}", 1), lane=lane) for lane in range(128)])
     writing.settle()
     assert evalsha_calls(client) == 2
+
+
+@pytest.mark.parametrize("sizes", [[1], [1, 2, 3], [100, 28], [100, 29], [128, 1, 128], [1] * 300])
+def test_calls_of_several_lanes_are_one_where_they_fit(sizes: list[int]) -> None:
+    """The same texts in the same order; none grows beyond what a reader waits behind."""
+    number = itertools.count()
+    texts = [[f"{next(number)}" for _ in range(4 * size)] for size in sizes]
+    calls = [HashCall(size, 7, array_32(own)) for size, own in zip(sizes, texts, strict=True)]
+    found = list(merged(calls))
+    assert [text for call in found for text in msgspec.msgpack.decode(call.argument)] == list(itertools.chain(*texts))
+    assert all(len(msgspec.msgpack.decode(call.argument)) == 4 * call.skus for call in found)
+    assert all(call.skus <= SKUS_PER_CALL_MAX and call.incarnation == 7 for call in found)
+    assert all(one.skus + other.skus > SKUS_PER_CALL_MAX for one, other in itertools.pairwise(found))
+
+
+def array_32(texts: list[str]) -> bytes:
+    """MessagePack with a head of five bytes, however few the texts are."""
+    return b"\xdd" + len(texts).to_bytes(4, "big") + b"".join(map(msgspec.msgpack.encode, texts))
 
 
 def test_writing_does_not_wait_for_redis_but_a_snapshot_does(writing: Writing, client: Redis) -> None:

@@ -1,0 +1,129 @@
+"""Each message goes to the lane of its SKU, and every lane gets its messages in the order of the log."""
+
+import pickle
+from typing import Any
+from zlib import crc32
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from operators.plain import share_out
+from operators.route import Part, packed, route
+from schemas.batches import Batch, CaughtUp, Mark, Wake
+from tests.movement_strategies import origin
+
+Row = tuple[int, int, bytes | None, bytes | None, Any]
+
+TICK = b'{"kind":"tick","time":"2026-11-21T09:00:00Z"}'
+MOVED = {
+    "id": "1",
+    "source": "s",
+    "kind": "received",
+    "location": "east",
+    "quantity": 1,
+    "time": "2026-11-21T09:00:00Z",
+}
+SKUS = st.sampled_from(["A", "B", "fire-1", "Grüße", "日本"])
+KEYS = st.binary(min_size=1, max_size=40) | SKUS.map(str.encode)
+UNKEYED = st.none() | st.just(b"")
+PAYLOADS = (
+    st.sampled_from([None, b"", b"{", TICK])
+    | st.binary(max_size=30)
+    | SKUS.map(lambda sku: msgspec.json.encode({**MOVED, "sku": sku}))
+)
+LANES = st.integers(1, 70)
+
+
+def rows_of(batch: Batch) -> list[Row]:
+    """The messages one by one."""
+    headers = batch.headers or [None] * len(batch.offsets)
+    return list(zip(batch.offsets, batch.timestamps, batch.keys, batch.payloads, headers, strict=True))
+
+
+def rows_in(part: Part) -> list[Row]:
+    """Those that the part names."""
+    rows = rows_of(part.batch)
+    return [rows[place] for place in part.places.tolist()]
+
+
+def batch_of(messages: list[tuple[bytes | None, bytes | None]]) -> Batch:
+    """Messages with gaps between their offsets."""
+    count = len(messages)
+    keys, payloads = [key for key, _ in messages], [payload for _, payload in messages]
+    return Batch(origin(0), [3 * n for n in range(count)], [n - 1 for n in range(count)], keys, payloads)
+
+
+def lanes_for(key: bytes | None, payload: bytes | None, lanes: int) -> range:
+    """The definition: by its key, else by the SKU that it names; control records go everywhere, rubbish to lane 0."""
+    if not key:
+        try:
+            body = msgspec.json.decode(payload or b"")
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return range(1)
+        if not isinstance(body, dict) or body.get("kind") not in ("tick", "received"):
+            return range(1)
+        if body["kind"] == "tick":
+            return range(lanes)
+        key = body["sku"].encode()
+    lane = crc32(key) % lanes
+    return range(lane, lane + 1)
+
+
+@given(st.lists(st.tuples(KEYS, PAYLOADS), max_size=60), LANES)
+def test_keyed_messages_go_to_the_lane_of_their_key(messages: list[tuple[bytes, bytes | None]], lanes: int) -> None:
+    """All of them, once, in their order; a part knows how many bytes it has."""
+    batch = batch_of(list(messages))
+    wanted: dict[int, list[Row]] = {}
+    for row in rows_of(batch):
+        wanted.setdefault(crc32(row[2] or b"") % lanes, []).append(row)
+    assert_parts(batch, wanted, lanes)
+
+
+@given(st.lists(st.tuples(KEYS | UNKEYED, PAYLOADS), max_size=30), LANES)
+def test_messages_without_key_go_where_they_say(messages: list[tuple[bytes | None, bytes | None]], lanes: int) -> None:
+    """Between those that have one."""
+    batch = batch_of(messages)
+    wanted: dict[int, list[Row]] = {}
+    for row in rows_of(batch):
+        for lane in lanes_for(row[2], row[3], lanes):
+            wanted.setdefault(lane, []).append(row)
+    assert_parts(batch, wanted, lanes)
+
+
+def assert_parts(batch: Batch, wanted: dict[int, list[Row]], lanes: int) -> None:
+    """What each lane is given, here and in another process."""
+    found: dict[int, list[Row]] = {}
+    for lane, part in route(batch, lanes):
+        assert isinstance(part, Part)
+        assert lane not in found
+        found[lane] = rows_in(part)
+        assert part.bytes_ == sum(len(key or b"") + len(payload or b"") for _, _, key, payload, _ in found[lane])
+        elsewhere = pickle.loads(pickle.dumps(part))  # noqa: S301  # our own
+        assert rows_in(elsewhere) == rows_of(elsewhere.batch) == found[lane]
+        assert (elsewhere.batch.origin, elsewhere.bytes_) == (batch.origin, part.bytes_)
+    assert found == wanted
+
+
+def test_headers_go_along() -> None:
+    """To this process and to another."""
+    headers: list[list[tuple[str, bytes | None]] | None] = [None, [("traceparent", b"x")], None]
+    batch = batch_of([(b"A", b"1"), (b"B", b"2"), (b"A", b"3")])._replace(headers=headers)
+    parts = [part for _, part in route(batch, 7)]
+    assert all(isinstance(part, Part) for part in parts)
+    told = [rows_in(pickle.loads(pickle.dumps(part))) for part in parts if isinstance(part, Part)]  # noqa: S301
+    assert sorted(row for rows in told for row in rows) == sorted(rows_of(batch))
+
+
+@pytest.mark.parametrize("item", [Wake(), CaughtUp(0, 1), Mark(origin(0), 1, 1, -1, 0)])
+def test_what_is_no_message_goes_to_every_lane(item: Wake | CaughtUp | Mark) -> None:
+    """In the order of their numbers."""
+    assert route(item, 3) == [(0, item), (1, item), (2, item)]
+
+
+def test_where_one_has_no_key_compiled_loops_leave_all_to_others() -> None:
+    """They say so, instead of guessing."""
+    arrays = packed(batch_of([(b"A", b"1"), (None, TICK)])).arrays
+    places, ends = arrays.offsets.astype("i4"), arrays.offsets.astype("i4")
+    assert not share_out(arrays.keys, arrays.key_ends, arrays.payload_ends, 0 + 1, places, ends, arrays.offsets)
