@@ -176,7 +176,8 @@ class LastFacts:
         while size < self._used + 2 * bytes_:
             size *= 2
         before, self._texts = self._texts, np.zeros(size, np.uint8)
-        self._used = int(keep_facts(before, self._texts, *self._rings, *self._counts))
+        rings, counts, places = self._rings, self._counts, np.zeros(KEPT, np.int64)
+        self._used = int(keep_facts(before, self._texts, rings[0], rings[1], counts[0], counts[1], places))
         wanted = max(FIRST_BYTES, 2 * self._used + bytes_)
         if wanted < size:
             self._texts = self._texts[:wanted].copy()

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.compiling import Held, compiled, put_word, word_at, zeros_below
+from operators.compiling import Held, compiled, entered, put_word, word_at, zeros_below
 from schemas.times import DAY_MS
 
 Bytes = NDArray[np.uint8]
@@ -166,15 +166,15 @@ _CRC: Final = _crc_table()
 
 @compiled
 def share_out(
-    keys: Bytes, key_ends: Ints, payload_ends: Ints, lanes: int, places: Ints32, ends: Ints32, bytes_: Ints
-) -> bool:
+    keys: Bytes, key_ends: Ints, payload_ends: Ints, lanes: int, owners: Ints32, places: Ints32, ends: Ints32,
+    bytes_: Ints,
+) -> bool:  # fmt: skip
     """Writes the messages' places, lane by lane, each lane's in their order; False where one has no key.
 
-    `ends`, begun with zeros and two longer than there are lanes, becomes where each lane's places begin, and behind the
-    last one where they end; `bytes_` how much keys and payloads of each lane take.
+    `owners` become their lanes. `ends`, begun with zeros and two longer than there are lanes, becomes where each lane's
+    places begin, and behind the last one where they end; `bytes_` how much keys and payloads of each lane take.
     """
     count = len(places)
-    owners = np.empty(count, np.int32)
     for place in range(count):
         begin, end = key_ends[place], key_ends[place + 1]
         if begin == end:
@@ -1157,16 +1157,20 @@ def _is_ordinary(
     return outgoing != RETURNS or _fits(returns, row, time_ms, units)
 
 
-@compiled
+@entered
 def apply_plain(
-    held_messages: Held[Messages], places: Ints32, begin: int, held_lane: Held[Lane], held_work: Held[Work],
-    moment: Moment,
-) -> int:  # fmt: skip
+    messages: Held[Messages], places: Ints32, begin: int, lane: Held[Lane], work: Held[Work], moment: Moment
+) -> int:
     """Applies the messages at `places`, from the one at `begin` on, until one is not plain; why it ended.
 
     `counts` says what was done (they are added to), and PLACE the message that it ended at, which was not touched.
     """
-    messages, lane, work = held_messages.value, held_lane.value, held_work.value
+    return _apply_plain(messages.value, places, begin, lane.value, work.value, moment)
+
+
+@compiled
+def _apply_plain(messages: Messages, places: Ints32, begin: int, lane: Lane, work: Work, moment: Moment) -> int:
+    """As `apply_plain`."""
     plan, told, counts, texts, numbers, buffer = work
     skus, text, ids, facts, sizes = lane.skus, messages.payloads, lane.ids, lane.facts, lane.sizes
     positions, position_pairs, entries = lane.positions, lane.position_pairs, lane.entries
@@ -1278,16 +1282,21 @@ def apply_plain(
     return DONE
 
 
-@compiled
+@entered
 def new_skus(
-    held_messages: Held[Messages], places: Ints32, begin: int, held_lane: Held[Lane], held_work: Held[Work], found: Ints
+    messages: Held[Messages], places: Ints32, begin: int, lane: Held[Lane], work: Held[Work], found: Ints
 ) -> int:
     """Movements of SKUs that are not known, at `places` from the one at `begin` on; how many are written to `found`.
 
     Ends before the first message that is not plain: what that one means may depend on what is known of its SKU.
     """
-    messages, work = held_messages.value, held_work.value
-    names, text = held_lane.value.sku_names, messages.payloads
+    return _new_skus(messages.value, places, begin, lane.value.sku_names, work.value, found)
+
+
+@compiled
+def _new_skus(messages: Messages, places: Ints32, begin: int, names: NameTable, work: Work, found: Ints) -> int:
+    """As `new_skus`."""
+    text = messages.payloads
     plan, texts, numbers, count = work.plan, work.texts, work.numbers, 0
     for number in range(begin, len(places)):
         place: int = np.int64(places[number])
@@ -1453,15 +1462,18 @@ def _put_fields(
     return at, parts
 
 
-@compiled
-def write_hashes(
-    held_lane: Held[Lane], held_telling: Held[Telling], skus: Ints32, begin: int, out: Bytes, ends: Ints
-) -> int:
+@entered
+def write_hashes(lane: Held[Lane], telling: Held[Telling], skus: Ints32, begin: int, out: Bytes, ends: Ints) -> int:
     """Writes the SKUs from place `begin` on as one array, as `redis_availability.lua` reads it, as many as fit.
 
     Returns how many; the first of `ends` becomes the bytes of all.
     """
-    lane, telling = held_lane.value, held_telling.value
+    return _write_hashes(lane.value, telling.value, skus, begin, out, ends)
+
+
+@compiled
+def _write_hashes(lane: Lane, telling: Telling, skus: Ints32, begin: int, out: Bytes, ends: Ints) -> int:
+    """As `write_hashes`."""
     names, articles, words, prefix = lane.sku_names, lane.skus, telling.words, telling.prefix
     standings, pairs, rules, channels = lane.standings, lane.standing_pairs, lane.rules, telling.names
     rows = lane.sizes[SIZE_STANDINGS]
@@ -1619,15 +1631,18 @@ def _put_name(out: Bytes, at: int, texts: Bytes, begin: int, end: int) -> int:
     return at
 
 
-@compiled
-def write_records(
-    held_lane: Held[Lane], held_telling: Held[Telling], skus: Ints32, begin: int, out: Bytes, ends: Ints
-) -> int:
+@entered
+def write_records(lane: Held[Lane], telling: Held[Telling], skus: Ints32, begin: int, out: Bytes, ends: Ints) -> int:
     """Writes records of SKUs from place `begin` on, as `schemas.topics.AVAILABILITY` encodes them, as many as fit.
 
     Returns how many; `ends` become the ends of each (ABSENT: it cannot be written here).
     """
-    lane, telling = held_lane.value, held_telling.value
+    return _write_records(lane.value, telling.value, skus, begin, out, ends)
+
+
+@compiled
+def _write_records(lane: Lane, telling: Telling, skus: Ints32, begin: int, out: Bytes, ends: Ints) -> int:
+    """As `write_records`."""
     names, articles, words, rules = lane.sku_names, lane.skus, telling.words, lane.rules
     positions, position_pairs, demand = lane.positions, lane.position_pairs, lane.demand
     standings, pairs, rows = lane.standings, lane.standing_pairs, lane.sizes[SIZE_STANDINGS]
@@ -1663,13 +1678,17 @@ def write_records(
 
 
 @compiled
-def keep_facts(before: Bytes, after: Bytes, recent: Ints, plain: Ints, recent_count: Ints, plain_count: Ints) -> int:
-    """Copies the facts that rings point to, one that both point to once; returns how many bytes they take."""
+def keep_facts(
+    before: Bytes, after: Bytes, recent: Ints, plain: Ints, recent_count: Ints, plain_count: Ints, places: Ints
+) -> int:
+    """Copies the facts that rings point to, one that both point to once; returns how many bytes they take.
+
+    `places` is room for KEPT numbers.
+    """
     used = 0
     for sku in range(len(recent_count)):
         first = sku * KEPT
         kept = min(KEPT, recent_count[sku])
-        places = np.empty(KEPT, np.int64)
         for slot in range(kept):
             begin = recent[first + slot]
             places[slot] = begin

@@ -61,7 +61,8 @@ def route(item: Item, lanes: int) -> list[Routed]:
     messages, count = packed(item), len(item.offsets)
     places, ends, bytes_ = np.empty(count, np.int32), np.zeros(lanes + 2, np.int32), np.zeros(lanes, np.int64)
     _, payload_ends, keys, key_ends, *_ = messages.arrays
-    if not share_out(keys, key_ends, payload_ends, lanes, places, ends, bytes_):
+    owners = np.empty(count, np.int32)
+    if not share_out(keys, key_ends, payload_ends, lanes, owners, places, ends, bytes_):
         return [(lane, _part(item, messages, chosen)) for lane, chosen in _shared_out(item, lanes)]
     sizes = bytes_.tolist()
     return [

@@ -5,6 +5,7 @@ from typing import Any
 from zlib import crc32
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -125,5 +126,5 @@ def test_what_is_no_message_goes_to_every_lane(item: Wake | CaughtUp | Mark) -> 
 def test_where_one_has_no_key_compiled_loops_leave_all_to_others() -> None:
     """They say so, instead of guessing."""
     arrays = packed(batch_of([(b"A", b"1"), (None, TICK)])).arrays
-    places, ends = arrays.offsets.astype("i4"), arrays.offsets.astype("i4")
-    assert not share_out(arrays.keys, arrays.key_ends, arrays.payload_ends, 0 + 1, places, ends, arrays.offsets)
+    owners, places, ends = (np.zeros(3, np.int32) for _ in range(3))
+    assert not share_out(arrays.keys, arrays.key_ends, arrays.payload_ends, 1, owners, places, ends, arrays.offsets)
