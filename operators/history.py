@@ -183,6 +183,9 @@ class History:
         entries, positions = self._entries, self._positions
         horizons_ms = np.maximum(positions["newest_ms"] - self._as_of_ms, positions["floor_ms"])
         live = entries["time_ms"] >= horizons_ms[entries["position"]]
+        if live.all():
+            self._kept = entries.rows
+            return
         for row in np.flatnonzero(~live & (entries["anchor"] != 0)).tolist():
             cells = entries.cells
             anchor = self._anchor_rows.row(cells["position"][row], cells["quantity"][row])

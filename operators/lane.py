@@ -100,6 +100,7 @@ BEHIND_MS: Final = 2000  # explanations wait while what is read is older than th
 EXPLAINED_AT_END_MAX: Final = 100  # SKUs of one lane: a drain does not wait for all that nobody asked about,
 EXPLAINING_AT_END_SECONDS: Final = 1.0  # nor longer than this, of one core, for all lanes together
 TOLD_AT_ONCE_MAX: Final = 1024  # SKUs of one lane, whose records the topic is told
+TOLD_RARELY: Final = 10  # times `tell_ms` while behind: what was so a while ago is not worth a record each second
 _UNTOUCHED: Final = object()
 _encode: Final = msgspec.json.Encoder().encode
 _CONTENT_END: Final = LaneResult._fields.index("oldest_ms")  # all before it but the lane's number is content
@@ -1019,7 +1020,7 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
         self._refilling = False
         self._refills_next: datetime | None = None
         self._teller: Teller | None = None
-        self._tells_from_ms = 0  # when the topic may be told again
+        self._told_ms = 0  # when the topic was told of all that had changed
 
     def on_batch(self, values: list[Routed]) -> tuple[Iterable[LaneResult], bool]:
         self._hooks.beat()
@@ -1074,7 +1075,7 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
     def notify_at(self) -> datetime | None:
         due = [at for at in (self._explains_next, self._refills_next) if at is not None]
         if self._lane is not None and self._lane.has_untold:
-            due.append(_instant(self._tells_from_ms))
+            due.append(_instant(self._tells_from_ms(self._making.now_ms())))
         return min(due, default=None)
 
     def snapshot(self) -> bytes:
@@ -1129,12 +1130,17 @@ class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
 
     def _told(self, lane: Lane, now_ms: int) -> list[LaneResult]:
         """What the topic is told in this activation; what is left has waited long enough, too."""
-        if self._teller is None or not lane.has_untold or now_ms < self._tells_from_ms:
+        if self._teller is None or not lane.has_untold or now_ms < self._tells_from_ms(now_ms):
             return []
         result, is_all = lane.tell(self._teller, TOLD_AT_ONCE_MAX)
         if is_all:
-            self._tells_from_ms = now_ms + self._making.tell_ms
+            self._told_ms = now_ms
         return [result]
+
+    def _tells_from_ms(self, now_ms: int) -> int:
+        """When the topic may be told again. Marks come each second, so it is soon found that a lane has caught up."""
+        is_behind = now_ms < self._behind_ms + EXPLAINED_EVERY_MS
+        return self._told_ms + self._making.tell_ms * (TOLD_RARELY if is_behind else 1)
 
     def _explained(self, lane: Lane, now_ms: int) -> LaneResult:
         """What is due, and from what that took, how much may be due in a second: a SKU of many places takes long."""

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from operators.lane import Lane, LaneSettings
+from operators.lane import Lane, LaneMaking, LaneSettings, _LaneLogic
+from operators.route import route
 from operators.rules import RuleBook
 from schemas.batches import Batch
 from schemas.outputs import Availability, LaneResult
@@ -98,3 +99,26 @@ def test_what_was_not_told_yet_is_told_after_a_restart() -> None:
     told, _ = again.tell(again.teller(PREFIX), 10)
     assert [record.id for record in told.told] == ["A:39"]
     assert not again.has_untold
+
+
+def test_the_topic_is_told_rarely_while_the_flow_is_behind() -> None:
+    """Each second of a SKU that changes all the time; each ten seconds as long as what is told is old already."""
+    clock, told = [100_000], []
+    making = LaneMaking(RuleBook(Rules()), SETTINGS, lambda: clock[0], redis_prefix=PREFIX, tell_ms=1000)
+    logic = _LaneLogic(None, making)
+
+    def given(number: int, late_ms: int) -> None:
+        """One movement, which the broker got `late_ms` ago, and half a second more."""
+        batch = Batch(origin(0), [number], [clock[0] - late_ms], [b"A"], [shipped(number, "A", "east", 1)])
+        results, _ = logic.on_batch(route(batch, 1))
+        told.extend((clock[0], record.id) for result in results for record in result.told)
+        clock[0] += 500
+
+    for number in range(24):
+        given(number, 5000)
+    for number in range(24, 30):
+        given(number, 0)
+    assert told == [
+        (100_000, "A:0"), (110_000, "A:20"),  # behind
+        (112_500, "A:25"), (113_500, "A:27"), (114_500, "A:29"),
+    ]  # fmt: skip
