@@ -20,11 +20,13 @@ PROCESSES ?= 2
 PYTEST = $(BIN)/python -m pytest
 # what the demo is given: make demo DEMO="--seconds 10"
 DEMO ?=
-# the fault campaign: how many seeds, from which one on, one fault alone, a file for its table
+# the fault campaign: how many seeds, from which one on, one fault alone, a file for its table, and one with the result of
+# each seed, from which it goes on when it was interrupted
 SEEDS ?= 10
 FIRST ?= 1
 ONLY ?=
 REPORT ?=
+RESULTS ?=
 
 .PHONY: help demo test peers properties faults check lock clean
 
@@ -56,13 +58,13 @@ properties: $(DEVELOPMENT) ## ten thousand random runs of the lanes against the 
 		tests/operators/test_facts_equal_the_oracle.py tests/operators/test_rules_equal_the_oracle.py \
 		tests/operators/test_promises_hold.py
 
-faults: $(DEVELOPMENT) ## kills, freezes and cuts off real processes under load (SEEDS=200 FIRST=1 ONLY=drain REPORT=table.md)
+faults: $(DEVELOPMENT) ## kills, freezes and cuts off real processes under load (SEEDS=200 FIRST=1 ONLY=drain REPORT=table.md RESULTS=seeds.jsonl)
 	@scripts/need java:default-jre-headless
 	@[ -d .cache/kafka ] || scripts/need mvn:maven
 	@$(BIN)/python -m bench.servers kafka-jars >/dev/null
 	@$(WARM_UP)
 	$(BIN)/python -m tests.faults.campaign --seeds $(SEEDS) --first $(FIRST) $(if $(ONLY),--only $(ONLY)) \
-		$(if $(REPORT),--report $(REPORT))
+		$(if $(REPORT),--report $(REPORT)) $(if $(RESULTS),--results $(RESULTS))
 
 check: $(DEVELOPMENT) ## ruff, its formatter, mypy and the import rules
 	$(BIN)/ruff check

@@ -12,6 +12,7 @@ from typing import Final, NoReturn
 import msgspec
 
 from tests.faults.report import markdown
+from tests.faults.results import Noted, note, noted, product_of
 from tests.faults.schedule import FAULTS, FaultKind, draw
 from tests.faults.servers import Servers
 from tests.faults.striking import Run, SeedResult
@@ -19,6 +20,7 @@ from tests.faults.striking import Run, SeedResult
 DONE: Final = 0
 FOUND_SOMETHING: Final = 1
 INTERRUPTED: Final = 130
+CHECKOUT: Final = Path(__file__).parents[2]
 
 
 def main(arguments: list[str]) -> int:
@@ -27,10 +29,14 @@ def main(arguments: list[str]) -> int:
     folder = Path(tempfile.mkdtemp(prefix="onhand-faults-"))
     seeds = range(options.first, options.first + options.seeds)
     results: list[SeedResult] = []
+    product = product_of(CHECKOUT)
+    known = noted(options.results, product, options.only) if options.results else {}
     with Servers() as servers:
         for seed in seeds:
-            result = _one(seed, options.only, servers, folder, keep=options.keep)
+            result = known.get(seed) or _one(seed, options.only, servers, folder, keep=options.keep)
             results.append(result)
+            if options.results and seed not in known:
+                note(options.results, Noted(product, options.only, result))
             if options.report:
                 options.report.write_text(markdown(results, _command(options)), encoding="utf-8")
     failed = [result.seed for result in results if result.violations]
@@ -84,6 +90,9 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=1, help="the first one [1]")
     parser.add_argument("--only", type=_fault, default=None, help=f"one fault alone: {', '.join(map(_dashed, FAULTS))}")
     parser.add_argument("--report", type=Path, default=None, help="write the table there, after every seed")
+    parser.add_argument(
+        "--results", type=Path, default=None, help="go on where those noted there end, and note all there"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the folders of all seeds")
     return parser.parse_args(arguments)
 
