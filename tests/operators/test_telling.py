@@ -12,7 +12,7 @@ from operators.route import route
 from operators.rules import RuleBook
 from schemas.batches import Batch
 from schemas.outputs import Availability, LaneResult
-from schemas.rules import LocationRules, Rules
+from schemas.rules import ChannelRules, LocationRules, Rule, Rules
 from schemas.topics import AVAILABILITY
 from sinks.redis_availability import calls_of
 from tests.lane_runs import batch_of
@@ -88,6 +88,17 @@ def test_names_are_told_as_they_are(name: str) -> None:
     told = [entry.value for entry in lane.tell(teller, 10)[0].told] or [AVAILABILITY.encode(result.availability[0])]
     assert told == [AVAILABILITY.encode(record)]
     assert record.locations[name].days_of_cover is not None
+
+
+def test_a_sku_that_is_not_plain_is_told_by_its_record_beside_one_that_is() -> None:
+    """In one batch: its safety stock follows from its demand, which compiled loops know nothing of."""
+    rules = Rules(channels={"web": ChannelRules()}, rules=(Rule(sku="B", location="east", safety_units="dynamic"),))
+    lane = Lane(0, RuleBook(rules), SETTINGS)
+    payloads: list[bytes | None] = [shipped(0, "A", "east", 1), shipped(1, "B", "east", 1), shipped(2, "A", "east", 1)]
+    batch = Batch(origin(0), [0, 1, 2], [-1] * 3, [b"A", b"B", b"A"], payloads)
+    result = lane.apply([batch], teller=lane.teller(PREFIX))
+    assert [record.sku for record in result.availability] == ["B"]
+    assert [text for text in texts_in(result) if str(text).startswith(PREFIX)] == [f"{PREFIX}A"]
 
 
 def test_what_was_not_told_yet_is_told_after_a_restart() -> None:
