@@ -1,0 +1,83 @@
+"""Whatever changes a lane's columns beside compiled loops, these see them as they are."""
+
+import itertools
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from operators.lane import Lane, LaneSettings
+from operators.rules import RuleBook
+from schemas.batches import Batch
+from schemas.rules import ChannelRules, Rules
+from tests.lane_runs import assert_columns_known
+from tests.movement_strategies import origin
+
+SETTINGS = LaneSettings(1, 7, dedupe_ms=3_600_000)
+KEPT_MANY = 3000
+
+
+class Log:
+    """A lane, and records for it; after each batch its columns are looked at."""
+
+    def __init__(self) -> None:
+        self.lane = Lane(0, RuleBook(Rules(channels={"web": ChannelRules()})), SETTINGS)
+        self._numbers: Iterator[int] = itertools.count()
+
+    def given(self, *records: tuple[str, str, str]) -> None:
+        """Kind, SKU and location of each."""
+        numbers = [next(self._numbers) for _ in records]
+        payloads: list[bytes | None] = [
+            msgspec.json.encode(
+                {
+                    "id": str(number),
+                    "source": "wms",
+                    "kind": kind,
+                    "sku": sku,
+                    "location": location,
+                    "quantity": 1,
+                    "time": "2026-11-21T09:00:00Z",
+                    **({"of": "on_hand"} if kind == "counted" else {}),
+                }
+            )
+            for number, (kind, sku, location) in zip(numbers, records, strict=True)
+        ]
+        keys: list[bytes | None] = [sku.encode() for _, sku, _ in records]
+        self.lane.apply([Batch(origin(0), numbers, [-1] * len(numbers), keys, payloads)])
+        assert_columns_known(self.lane)
+
+
+@pytest.fixture
+def log() -> Log:
+    """One with a plain movement behind it."""
+    log = Log()
+    log.given(("received", "A", "east"))
+    assert log.lane._plain._is_current  # noqa: SLF001  # else nothing is looked at here
+    return log
+
+
+def test_a_record_that_went_by_itself_is_seen(log: Log) -> None:
+    """A count makes a position, an entry of its history and an id."""
+    log.given(("counted", "A", "west"))
+    log.given(("received", "A", "west"), ("counted", "B", "east"), ("received", "A", "west"))
+
+
+def test_new_skus_and_locations_are_seen(log: Log) -> None:
+    """So many that tables move."""
+    log.given(*(("received", f"SKU-{number}", f"place-{number % 7}") for number in range(500)))
+    log.given(*(("received", f"SKU-{number}", f"place-{number % 40}") for number in range(300, 700)))
+
+
+def test_a_snapshot_is_seen(log: Log) -> None:
+    """It cleans what it packs."""
+    for _ in range(3):
+        log.given(*(("received", "A", "east") for _ in range(20)))
+        log.lane.snapshot()
+        assert_columns_known(log.lane)
+
+
+def test_room_that_was_made_is_seen(log: Log) -> None:
+    """Everything grows in the middle of a batch."""
+    log.given(*(("shipped", f"SKU-{number % 50}", "east") for number in range(KEPT_MANY)))
+    assert log.lane.apply([]).applied == 0
+    assert_columns_known(log.lane)
