@@ -19,8 +19,8 @@ Bytes = NDArray[np.uint8]
 def compiled(function: FunctionT) -> FunctionT:
     """`function` as machine code, made at its first call and kept beside its file until that changes.
 
-    It counts no references to arrays, which took half of the time and more where functions call each other: so it makes no
-    arrays, and those that it is given have to live as long as the call, as arguments from Python do.
+    It counts no references to arrays, which took half of the time and more where functions call each other: so it
+    makes no arrays, and those that it is given have to live as long as the call, as arguments from Python do.
     What is kept does not notice changes in other files: a compiled function calls compiled ones of its own file only,
     and whoever changes what this file generates has to empty `__pycache__`.
     """
