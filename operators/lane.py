@@ -253,7 +253,7 @@ class Lane:
     def _plain_of(self, skus: list[int]) -> Array:
         """Those of `skus` of which numbers alone are told."""
         rows = np.array(skus, np.int32)
-        if self._trust.is_doubting or not skus:
+        if self._trust.is_doubting or not skus or not self._plain.fits:
             return rows[:0]
         table = self._stock.skus
         is_plain: Array = (table["classes"][rows] >= 0) & (table["special"][rows] == 0)
@@ -387,7 +387,9 @@ class Lane:
         stock, skus = self._stock, list(islice(self._refilling, skus_max))
         shown = [sku for sku in skus if stock.is_shown(sku) and sku not in self._pending]
         plain = self._plain_of([] if teller is None else shown)
-        hashes = [] if teller is None else teller.hashes(self._plain.lane, plain, is_behind=self._is_behind)
+        hashes: list[HashCall] = []
+        if teller is not None and len(plain):
+            hashes = teller.hashes(self._plain.lane, plain, is_behind=self._is_behind)
         told = [self._availability(sku) for sku in sorted(set(shown).difference(plain.tolist()))]
         result = _nothing(self.number)._replace(availability=told, hashes=hashes, is_refill=True)
         return result, len(skus) < skus_max

@@ -167,9 +167,10 @@ class PlainPath:
     @property
     def fits(self) -> bool:
         """Whether all numbers are as wide as compiled loops take them."""
-        if not self._is_current:
-            self._fits = not (self._stock.demand_windows.is_wide or self._stock.return_windows.is_wide)
-        return self._fits
+        return self._fits if self._is_current else self._fits_now()
+
+    def _fits_now(self) -> bool:
+        return not (self._stock.demand_windows.is_wide or self._stock.return_windows.is_wide)
 
     def _brought_up_to_date(self) -> Held[plain.Lane]:
         if self._is_short():
@@ -178,6 +179,7 @@ class PlainPath:
         if held is None or known != self._known:
             held, self._known = hold(self._built()), known
         self._measure()
+        self._fits = self._fits_now()
         return held
 
     def _is_short(self) -> bool:

@@ -101,6 +101,22 @@ def test_a_sku_that_is_not_plain_is_told_by_its_record_beside_one_that_is() -> N
     assert [text for text in texts_in(result) if str(text).startswith(PREFIX)] == [f"{PREFIX}A"]
 
 
+def test_numbers_too_wide_for_compiled_loops_stay_with_the_rows() -> None:
+    """A day's demand beyond 32 bits, also after Redis and the topic were told of it."""
+    lane = Lane(0, RuleBook(Rules(channels={"web": ChannelRules()})), SETTINGS)
+    teller = lane.teller(PREFIX)
+    for number in range(4):
+        payload = shipped(number, "A", "east", 1).replace(b'"quantity":3', b'"quantity":2000000000')
+        result = lane.apply([Batch(origin(0), [number], [-1], [b"A"], [payload])], teller=teller)
+        told, _ = lane.tell(teller, 10)
+        lane.begin_refill()
+        again, _ = lane.refill(10, teller)
+        is_plain = number == 0  # the second makes the sum too wide
+        assert lane._plain.fits is is_plain  # noqa: SLF001
+        assert [bool(result.hashes), bool(told.told), bool(again.hashes)] == [is_plain] * 3
+        assert [bool(result.availability), bool(again.availability)] == [not is_plain] * 2
+
+
 def test_what_was_not_told_yet_is_told_after_a_restart() -> None:
     """A snapshot between a change and the next time for the topic."""
     lane = Lane(0, RuleBook(Rules()), SETTINGS)
