@@ -35,9 +35,9 @@ from tests.faults.verdict import group_differs, judge, what_is_left
 from tests.faults.writes import Writes
 
 PREFIX: Final = "avail:"
-BEGIN_SECONDS_MAX: Final = 180.0
-RECOVERY_SECONDS_MAX: Final = 180.0  # no promise: a bound for machines that do other work meanwhile
-END_SECONDS_MAX: Final = 180.0
+BEGIN_SECONDS_MAX: Final = 60.0
+RECOVERY_SECONDS_MAX: Final = 60.0
+END_SECONDS_MAX: Final = 120.0
 WORKER_SECONDS_MAX: Final = 30.0
 POINT_SECONDS_MAX: Final = 20.0
 REFUSAL_SECONDS_MAX: Final = 60.0

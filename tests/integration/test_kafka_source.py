@@ -349,7 +349,7 @@ def test_nobody_vouches_for_the_numbers_while_the_broker_is_silent(kafka: KafkaB
         finally:
             kafka.thaw()
         silent_since_ms = drive.marks[-1].read_ms
-        drive.until(lambda: drive.marks[-1].read_ms > silent_since_ms + 9000, seconds=60)
+        drive.until(lambda: drive.marks[-1].read_ms > silent_since_ms + 9000, seconds=30)
 
 
 def _log_start(kafka: KafkaBroker, name: str, partition: int = 0) -> int:
