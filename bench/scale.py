@@ -121,7 +121,7 @@ class Spent(NamedTuple):
 
     def since(self, before: "Spent") -> "Spent":
         """The difference."""
-        return Spent(*(now - then for now, then in zip(self, before, strict=True)))  # type: ignore[arg-type]  # as they were
+        return Spent(*(now - then for now, then in zip(self, before, strict=True)))  # type: ignore[arg-type]  # each field keeps its type
 
 
 def scale(config: ScaleConfig, parts: Iterable[Part], runs: int) -> Iterator[ScaledKernel | ScaledDrain]:
