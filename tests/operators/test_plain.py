@@ -113,6 +113,17 @@ def test_what_is_scanned_is_what_is_decoded(changes: Body, chance: random.Random
     assert_same(msgspec.json.encode(dict(pairs)))
 
 
+@pytest.mark.parametrize("odd", [b"\\n", b"\\u0041", b"\x1f", b"\x00", b"\x7f", "ü".encode(), b"\xff"])
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 24])
+def test_a_text_that_is_not_plain_is_left_alone_wherever_that_shows(length: int, odd: bytes) -> None:
+    """Texts are looked at eight bytes at a time, and the last few one by one."""
+    payload = msgspec.json.encode({**PLAIN, "source": "x" * length})
+    assert scanned(payload) is not None
+    for at in range(length + 1):
+        text = b"x" * at + odd + b"x" * (length - at)
+        assert scanned(payload.replace(b'"' + b"x" * length + b'"', b'"' + text + b'"')) is None
+
+
 @given(st.data())
 def test_broken_bytes_are_never_taken_for_more_than_they_are(data: st.DataObject) -> None:
     """A byte changed, taken out, or put in anywhere."""

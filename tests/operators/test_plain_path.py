@@ -4,9 +4,12 @@ import itertools
 from collections.abc import Iterator
 
 import msgspec
+import numpy as np
 import pytest
 
+from operators.columns import Columns, Pairs
 from operators.lane import Lane, LaneSettings
+from operators.plain import _standing_of
 from operators.rules import RuleBook
 from schemas.batches import Batch
 from schemas.rules import ChannelRules, Rules
@@ -38,6 +41,7 @@ class Log:
                     "quantity": 1,
                     "time": "2026-11-21T09:00:00Z",
                     **({"of": "on_hand"} if kind == "counted" else {}),
+                    **({"destination": location} if kind == "transfer_shipped" else {}),
                 }
             )
             for number, (kind, sku, location) in zip(numbers, records, strict=True)
@@ -74,6 +78,26 @@ def test_a_snapshot_is_seen(log: Log) -> None:
         log.given(*(("received", "A", "east") for _ in range(20)))
         log.lane.snapshot()
         assert_columns_known(log.lane)
+
+
+def test_a_transfer_to_where_it_comes_from_makes_one_position() -> None:
+    """Both ends are looked for before either is made."""
+    log = Log()
+    log.given(("transfer_shipped", "A", "east"))
+    assert log.lane._plain._is_current  # noqa: SLF001  # it went through compiled loops
+    assert log.lane.position_count == 1
+
+
+def test_a_standing_is_the_right_one_wherever_it_is_looked_for_first() -> None:
+    """A guess may lead to another SKU, to another channel, or behind the last row, where there are zeros."""
+    standings = Columns({"sku": np.int32, "channel": np.int32})
+    pairs = Pairs(standings, "sku", "channel")
+    known = [(5, 0), (5, 2), (6, 2), (7, 1), (7, 0)]
+    rows = {pair: pairs.add(*pair) for pair in known}
+    for sku, channel in [*known, (0, 0), (6, 0), (5, 1)]:
+        for guess in range(-1, 9):
+            found = _standing_of(standings.table, pairs.table.slots, standings.rows, sku, channel, guess)
+            assert found == rows.get((sku, channel), -1)
 
 
 def test_room_that_was_made_is_seen(log: Log) -> None:
