@@ -19,6 +19,7 @@ from tests.faults.striking import Run, SeedResult
 
 DONE: Final = 0
 FOUND_SOMETHING: Final = 1
+MISUSED: Final = 2
 INTERRUPTED: Final = 130
 CHECKOUT: Final = Path(__file__).parents[2]
 
@@ -26,11 +27,15 @@ CHECKOUT: Final = Path(__file__).parents[2]
 def main(arguments: list[str]) -> int:
     """Run the seeds, print a line for each, and return 1 where anything was violated."""
     options = _options(arguments)
-    folder = Path(tempfile.mkdtemp(prefix="onhand-faults-"))
     seeds = range(options.first, options.first + options.seeds)
     results: list[SeedResult] = []
     product = product_of(CHECKOUT)
-    known = noted(options.results, product, options.only) if options.results else {}
+    try:
+        known = noted(options.results, product, options.only) if options.results else {}
+    except ValueError as error:
+        _say(f"error: {error}")
+        return MISUSED
+    folder = Path(tempfile.mkdtemp(prefix="onhand-faults-"))
     with Servers() as servers:
         for seed in seeds:
             result = known.get(seed) or _one(seed, options.only, servers, folder, keep=options.keep)

@@ -24,13 +24,15 @@ def test_results_are_read_as_they_were_noted(tmp_path: Path) -> None:
     assert list(noted(path, "one", "drain")) == [6]
 
 
-def test_a_line_that_is_none_is_named(tmp_path: Path) -> None:
-    """A disk may have been full."""
+def test_a_line_that_is_none_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A disk may have been full; nothing is run then."""
     path = tmp_path / "results.jsonl"
     note(path, Noted("one", None, DRAINED))
     path.write_bytes(path.read_bytes() + b'{"product":"one","on')
     with pytest.raises(ValueError, match=r"results\.jsonl:2: .*take this line out"):
         noted(path, "one", None)
+    assert campaign.main(["--seeds", "1", "--results", str(path)]) == campaign.MISUSED
+    assert capsys.readouterr().out.startswith(f"error: {path}:2: ")
 
 
 def test_a_product_is_its_code_and_its_libraries(tmp_path: Path) -> None:
