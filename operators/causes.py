@@ -1,13 +1,20 @@
 """Causes: why a statement probably differs from what the movements add up to."""
 
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+import numpy as np
+
+from operators.columns import Columns, IndexedNames, Pairs
 from operators.last_facts import Sighting
+from operators.plain import KIND_NAMES
 from operators.sequences import Sequences
 from schemas.movements import PLAIN_KINDS, Movement
 from schemas.rules import SourceRules
 
 _PLAIN_NAMES: Final = frozenset(str(kind.__struct_config__.tag) for kind in PLAIN_KINDS)
+_HEARD: Final[dict[str, type[np.generic]]] = {"source": np.int32, "position": np.int32, "kinds": np.int64}
+_BITS: Final = (*KIND_NAMES, *sorted(_PLAIN_NAMES.difference(KIND_NAMES)))  # of `kinds`; compiled loops set the first
 
 
 class Cause(NamedTuple):
@@ -21,17 +28,21 @@ UNKNOWN: Final = Cause("unknown", [])
 
 
 class Sightings:
-    """What was heard at each position and from whom, as far as causes need it."""
+    """What was heard at each position and from whom, as far as causes need it.
+
+    `sources` are the names of sources; of those whose kinds are known, each position has a row of `heard`: which kinds.
+    """
 
     def __init__(self) -> None:
-        self._kinds: dict[tuple[int, str], set[str]] = {}  # by position and source, where a source's kinds are known
+        self.sources = IndexedNames()
+        self.heard = Columns(_HEARD)
+        self.rows = Pairs(self.heard, "source", "position")
         self.sequences = Sequences()
 
     def note(self, position: int, movement: Movement, rule: SourceRules | None) -> None:
         """A plain movement was applied; `rule` is its source's."""
         if rule is not None and rule.kinds is not None:
-            kind = str(movement.__struct_config__.tag)
-            self._kinds.setdefault((position, movement.source), set()).add(kind)
+            self._note(position, movement.source, [str(movement.__struct_config__.tag)])
 
     def cause_of(  # what a cause is looked for with
         self,
@@ -62,20 +73,38 @@ class Sightings:
 
     def dump(self) -> dict[str, Any]:
         """Everything, as plain values."""
+        columns = (self.heard[name].tolist() for name in ("position", "source", "kinds"))
         return {
-            "kinds": [[*key, sorted(kinds)] for key, kinds in self._kinds.items()],
+            "kinds": [
+                [position, self.sources[source], _kinds_of(kinds)]
+                for position, source, kinds in zip(*columns, strict=True)
+            ],
             "sequences": self.sequences.dump(),
         }
 
     def load(self, dumped: dict[str, Any]) -> None:
         """Replaces everything."""
-        self._kinds = {(position, source): set(kinds) for position, source, kinds in dumped["kinds"]}
+        for position, source, kinds in dumped["kinds"]:
+            self._note(position, source, kinds)
         self.sequences.load(dumped["sequences"])
+
+    def _note(self, position: int, source: str, kinds: list[str]) -> None:
+        row = self.rows.add(self.sources.add(source), position)
+        for kind in kinds:
+            self.heard.cells["kinds"][row] |= 1 << _BITS.index(kind)
 
     def _unheard(self, position: int, system: str, rule: SourceRules | None) -> list[str]:
         if rule is None or rule.kinds is None:
             return []
-        return sorted(_PLAIN_NAMES & set(rule.kinds) - self._kinds.get((position, system), set()))
+        row = self.rows.row(self.sources.row(system), position)
+        heard = _kinds_of(self.heard.cells["kinds"][row]) if row >= 0 else []
+        return sorted(_PLAIN_NAMES & set(rule.kinds).difference(heard))
+
+
+@lru_cache(maxsize=1024)
+def _kinds_of(bits: int) -> list[str]:
+    """The names of kinds, sorted; not to be changed."""
+    return sorted(kind for bit, kind in enumerate(_BITS) if bits >> bit & 1)
 
 
 def _repeated(recent: list[Sighting], difference: int) -> str | None:

@@ -46,6 +46,9 @@ class Generations:
         """A new origin, which begins with the rules of the file."""
         self._in_force.append(self.first)
 
+    def __len__(self) -> int:
+        return len(self._in_force)
+
     def __getitem__(self, origin: int) -> InForce:
         return self._in_force[origin]
 

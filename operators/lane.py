@@ -15,23 +15,30 @@ from bytewax.operators import KeyedStream, StatefulBatchLogic
 from operators.admission import admit
 from operators.columns import Array
 from operators.commitments import Ledger, ledger_after
+from operators.compiling import Held
 from operators.doubts import Doubts
 from operators.duplicates import RecentIds, hash_of
 from operators.explaining import Explaining
 from operators.generations import Generations, InForce
+from operators.homes import Homes
 from operators.last_facts import LastFacts
 from operators.levels import LEVELS
 from operators.outcome import Happening, Outcome
 from operators.plain import (
     DESTINATION,
+    ID,
     LOCATION,
     NEW_DESTINATION,
     NEW_LOCATION,
     NEW_SKU,
     NO_ROOM,
+    PLAN,
     ROW_BY_ROW,
+    SKU,
+    SOURCE,
+    Home,
 )
-from operators.plain_path import Crossing, PlainPath, PlainResult, Surroundings, text_of
+from operators.plain_path import Crossing, PlainPath, PlainResult, Surroundings, Tables, text_of
 from operators.positions import effect_of, signed_units
 from operators.replenishing import Replenishing
 from operators.requesting import Requesting, answer_to
@@ -160,8 +167,11 @@ class Lane:
         self._requesting = Requesting(self._stock)
         self._facts = LastFacts(self._stock.locations)
         self._stating = Stating(self._stock, self._facts)
-        self._plain = PlainPath(self._stock, self._ids, self._facts, settings.as_of_ms, settings.history_max)
         self._replenishing = Replenishing(self._stock)
+        sightings = self._stating.sightings
+        tables = Tables(self._stock, self._ids, self._facts, sightings, self._replenishing.points)
+        self._plain = PlainPath(tables, settings.as_of_ms, settings.history_max)
+        self._homes = Homes(sightings.sources, self._stock.locations, self._trust, self._plain.has_changed)
         self._explaining = Explaining(self._stock, self._requesting, self._stating, self._replenishing, self._facts)
         self._shadow = None if shadow is None else Shadow(self._stock, shadow)
         self._doubts = Doubts()
@@ -237,7 +247,7 @@ class Lane:
 
     def _tell_redis(self, outcome: Outcome, teller: Teller) -> list[HashCall]:
         """Takes plain SKUs out of the outcome: calls for Redis now, records later; the others are told at once."""
-        if outcome.is_plain and not self._trust.is_doubting:
+        if outcome.is_plain:
             rows, outcome.touched = list(outcome.touched), {}
             plain = np.array(rows, np.int32)
         else:
@@ -253,7 +263,7 @@ class Lane:
     def _plain_of(self, skus: list[int]) -> Array:
         """Those of `skus` of which numbers alone are told."""
         rows = np.array(skus, np.int32)
-        if self._trust.is_doubting or not skus or not self._plain.fits:
+        if not skus or not self._plain.fits:
             return rows[:0]
         table = self._stock.skus
         is_plain: Array = (table["classes"][rows] >= 0) & (table["special"][rows] == 0)
@@ -415,7 +425,7 @@ class Lane:
 
     def _apply_part(self, part: Part, outcome: Outcome, beat: Callable[[], None]) -> None:
         origin, begin = self._origin(part.batch.origin), 0
-        if self._is_plain(origin):
+        if self._is_plain():
             begin = self._apply_plain(part, origin, outcome, beat)
         for number, place in enumerate(part.places[begin:].tolist()):
             if number % BEAT_EVERY == 0:
@@ -439,12 +449,13 @@ class Lane:
     def _apply_plain(self, part: Part, origin: int, outcome: Outcome, beat: Callable[[], None]) -> int:
         """Applies a part by compiled loops, what is not plain row by row in its place; where the loops gave up."""
         batch, at, count, rows = part.batch, 0, len(part.places), 1
-        while at < count and self._is_plain(origin):
+        while at < count and self._is_plain():
             begun = at
             beat()
             rules = self._generations[origin]
+            home = self._homes.of(origin, rules.book)
             around = Surroundings(
-                self._clocks[origin], rules.generation, self._settings.dedupe_ms, self._settings.ids_per_sku_max
+                home, self._clocks[origin], rules.generation, self._settings.dedupe_ms, self._settings.ids_per_sku_max
             )
             done = self._plain.apply(part, at, origin, around, self._applied[origin])
             self._applied[origin] = done.last_offset
@@ -458,29 +469,43 @@ class Lane:
                     self._apply_row(batch, place, origin, outcome)
                 at += len(places)
             elif done.ended == NEW_SKU:
-                self._add_skus(part, at, origin)
+                self._add_skus(part, at, origin, home)
             elif done.ended == NEW_LOCATION:
                 self._add_location(text_of(part, LOCATION))
             elif done.ended == NEW_DESTINATION:
                 self._add_location(text_of(part, DESTINATION))
+            elif done.ended == PLAN:
+                self._plan_after(part, origin, outcome)
             elif done.ended == NO_ROOM:
                 self._plain.make_room(count - at)
         return at
+
+    def _plan_after(self, part: Part, origin: int, outcome: Outcome) -> None:
+        """What the movement that compiled loops have applied last means for purchases."""
+        sku, cells = self._stock.names.row(text_of(part, SKU)), self._stock.skus.cells
+        self._plain.has_changed()
+        cause = Cause("movement", text_of(part, SOURCE), text_of(part, ID))
+        happening = Happening(
+            origin, cells["version"][sku], cells["as_of_ms"][sku], self._clocks[origin], cause, None, None
+        )
+        if plans := self._replenishing.plan(sku, happening, is_daily=False):
+            outcome.replenishments.extend(plans)
+            outcome.is_plain = False
+            self._review(sku)
 
     def _add_location(self, name: str) -> None:
         self._stock.locations.add(name)
         self._plain.has_changed()
 
-    def _add_skus(self, part: Part, begin: int, origin: int) -> None:
+    def _add_skus(self, part: Part, begin: int, origin: int, home: Held[Home]) -> None:
         """SKUs met for the first time by plain movements from the one at `begin` on: their home is here."""
-        names = list(dict.fromkeys(self._plain.new_skus(part, begin)))
+        names = list(dict.fromkeys(self._plain.new_skus(part, begin, home)))
         self._stock.add_skus(names, origin, self._clocks[origin])
         self._plain.has_changed()
 
-    def _is_plain(self, origin: int) -> bool:
-        """Whether nothing about the origin or the lane makes every movement more than a sum."""
-        rules = self._generations[origin].book
-        return not rules.sources and self._trust.of(origin) is None and self._shadow is None and self._plain.fits
+    def _is_plain(self) -> bool:
+        """Whether nothing about the lane makes every movement more than a sum."""
+        return self._shadow is None and self._plain.fits
 
     def _take(self, done: PlainResult, batch: Batch, generation: int, outcome: Outcome) -> None:
         """What compiled loops have done becomes part of the outcome."""
@@ -776,6 +801,7 @@ class Lane:
         if before is None:
             return None
         self._stock.forget_lookups()
+        self._replenishing.points.forget()
         happening = self._at_clock(time_ms, message, Cause("rules"))
         for sku in self._at_home(home):
             others = self._stock.resolve_again(sku, happening.clock_ms)

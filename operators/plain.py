@@ -693,7 +693,19 @@ class RuleColumns(NamedTuple):
     begins: Ints
     channels: Records
     draws: Ints8  # [channel's place, location]
-    places: Ints  # [class, location, PLACE_SAFETY or PLACE_LOW]; NO_LEVEL: no level
+    places: Ints  # [class, location, one of PLACE_SAFETY, PLACE_LOW and PLACE_PLANNED]; NO_LEVEL: no level
+    planned: Ints8  # [class]: 1 where purchases are proposed anywhere
+
+
+class Home(NamedTuple):
+    """What holds in one partition besides the rules of SKUs: who may say what, and how much locations are believed."""
+
+    everybody: int  # 1: whoever says whatever is heard
+    names: NameTable  # of sources
+    kinds: Ints  # [source]: bit k: it may say KIND_NAMES[k]
+    noted: Ints8  # [source]: 1 where it is noted which kinds were heard of it
+    places: Ints8  # [source, location]: 1 where it may speak of that
+    trusts: Ints  # [location], in percent
 
 
 class Lane(NamedTuple):
@@ -711,6 +723,9 @@ class Lane(NamedTuple):
     standings: Records
     standing_pairs: PairTable
     facts: FactColumns
+    heard: Records
+    heard_pairs: PairTable
+    reorders: Records  # by position, some of the first ones
     rules: RuleColumns
     sizes: Ints  # how many rows each growing thing has, and how many it may have
 
@@ -748,16 +763,18 @@ class Work(NamedTuple):
 
 
 # Sizes: how many rows each growing thing has, and in the second half how many it may have
-SIZE_POSITIONS, SIZE_ENTRIES, SIZE_IDS, SIZE_DEMAND, SIZE_RETURNS, SIZE_STANDINGS, SIZE_FACTS = range(7)
-SIZES: Final = 7
+SIZE_POSITIONS, SIZE_ENTRIES, SIZE_IDS, SIZE_DEMAND, SIZE_RETURNS, SIZE_STANDINGS, SIZE_FACTS, SIZE_HEARD = range(8)
+SIZES: Final = 8
 # Counts of a call
 APPLIED, DUPLICATES, TOUCHED, CROSSED, LAST_OFFSET, PLACE = range(6)
 COUNTS: Final = 6
 # Why a call ends
-DONE, ROW_BY_ROW, NO_ROOM, NEW_SKU, NEW_LOCATION, NEW_DESTINATION, FULL = range(7)
+DONE, ROW_BY_ROW, NO_ROOM, NEW_SKU, NEW_LOCATION, NEW_DESTINATION, FULL, PLAN = range(8)
 
 NO_CAP: Final = -1
-PLACE_SAFETY, PLACE_LOW = range(2)
+PLACE_SAFETY, PLACE_LOW, PLACE_PLANNED = range(3)
+EVERYBODY: Final = -2  # in place of a source: it does not matter who
+TRUSTED_PERCENT: Final = 100
 NO_LEVEL: Final = -(2**62)
 OUT, LOW, IN_STOCK = range(3)
 AHEAD_MS_MAX: Final = 300_000
@@ -1025,7 +1042,7 @@ def _standing(standings: Records, pairs: PairTable, sizes: Ints, sku: int, chann
 
 @compiled
 def _offer(
-    positions: Records, pairs: PairTable, rules: RuleColumns, class_: int, place: int, sku: int, owed: int
+    positions: Records, pairs: PairTable, rules: RuleColumns, trusts: Ints, class_: int, place: int, sku: int, owed: int
 ) -> tuple[int, int]:
     """What the channel at `place` may sell and promise of `sku`, with no contract on it: as `sellable.offer_of`."""
     rule, units, shortfall = rules.channels[place], 0, 0
@@ -1036,6 +1053,8 @@ def _offer(
         location = positions[next_ - 1].location
         if rules.draws[place, location] != 0:
             available = available_of(positions, next_ - 1)
+            if available > 0 and trusts[location] != TRUSTED_PERCENT:
+                available = available * trusts[location] // TRUSTED_PERCENT
             units += max(0, available - rules.places[class_, location, PLACE_SAFETY])
             shortfall += max(0, -available)
         next_ = pairs.nexts[next_ - 1]
@@ -1051,7 +1070,7 @@ def _offer(
 @compiled
 def _stand(
     positions: Records, position_pairs: PairTable, standings: Records, pairs: PairTable, rules: RuleColumns,
-    sizes: Ints, told: Told, counts: Ints, message: int, texts: Ints, time_ms: int, sku: int, class_: int,
+    trusts: Ints, sizes: Ints, told: Told, counts: Ints, message: int, texts: Ints, time_ms: int, sku: int, class_: int,
 ) -> None:  # fmt: skip
     """Works out what every channel may sell of `sku` now, and tells the levels that changed."""
     row = pairs.firsts[sku] - 2
@@ -1059,7 +1078,7 @@ def _stand(
         rule = rules.channels[place]
         row = _standing(standings, pairs, sizes, sku, rule.channel, row + 1)
         standing = standings[row]
-        sellable, promised = _offer(positions, position_pairs, rules, class_, place, sku, standing.backordered)
+        sellable, promised = _offer(positions, position_pairs, rules, trusts, class_, place, sku, standing.backordered)
         standing.sellable = sellable
         standing.promised = promised
         standing.overcommitted = 0
@@ -1122,6 +1141,66 @@ def _qualifier_of(numbers: Ints, texts: Ints) -> int:
 
 
 @compiled
+def _source_of(home: Home, locations: NameTable, text: Bytes, texts: Ints, kind: int) -> int:
+    """The row of the message's source; ABSENT where it is not certain that it may say this, as in `admission.admit`."""
+    if home.everybody != 0:
+        return EVERYBODY
+    slots, names, ends = home.names
+    source = slots[find_name(slots, names, ends, text, texts[2 * SOURCE], texts[2 * SOURCE + 1])] - 1
+    if source < 0 or home.kinds[source] >> kind & 1 == 0:
+        return ABSENT
+    slots, names, ends = locations
+    location = slots[find_name(slots, names, ends, text, texts[2 * LOCATION], texts[2 * LOCATION + 1])] - 1
+    return source if location >= 0 and home.places[source, location] != 0 else ABSENT
+
+
+@compiled
+def _note_kind(heard: Records, pairs: PairTable, sizes: Ints, source: int, position: int, kind: int) -> None:
+    """This kind was heard of the source at the position."""
+    slot = find_pair(pairs.slots, heard["source"], heard["position"], source, position)
+    row = pairs.slots[slot] - 1
+    if row == ABSENT:
+        row = sizes[SIZE_HEARD]
+        sizes[SIZE_HEARD] = row + 1
+        heard[row].source = source
+        heard[row].position = position
+        _link(pairs, slot, source, row)
+    heard[row].kinds |= 1 << kind
+
+
+@compiled
+def _may_be_short(
+    positions: Records, pairs: PairTable, places: Ints, reorders: Records, demand: WindowColumns, sku: int,
+    class_: int, day: int,
+) -> bool:  # fmt: skip
+    """Whether it is not certain that every planned position of `sku` is above its reorder point, as of `day`."""
+    next_ = pairs.firsts[sku]
+    while next_ != 0:
+        row = next_ - 1
+        held = positions[row]
+        if places[class_, held.location, PLACE_PLANNED] != 0:
+            if row >= len(reorders):
+                return True
+            known, available, edits, units = reorders[row], available_of(positions, row), 0, 0
+            window = demand.rows[row] - 1
+            if window >= 0:
+                edits = demand.columns[window].edits
+                newest = demand.columns[window].day
+                if newest < day:
+                    units = np.int64(demand.days[window * DAYS + newest % DAYS])
+            if known.class_ != class_ + 1 or known.day != day or known.edits != edits or known.units != units:
+                return True
+            if known.stock_day != held.stock_day or known.stock_days != held.stock_days:
+                return True
+            if (known.has_stock != 0) != (available > 0):
+                return True
+            if available + max(0, held.incoming) + max(0, held.in_transit) <= known.reorder_at:
+                return True
+        next_ = pairs.nexts[row]
+    return False
+
+
+@compiled
 def _hash_of(text: Bytes, texts: Ints, buffer: Bytes) -> np.uint64:
     """The hash of (source, id); 0 where it is for others to work out."""
     at = put_text(buffer, 0, text, texts[2 * SOURCE], texts[2 * SOURCE + 1])
@@ -1159,17 +1238,21 @@ def _is_ordinary(
 
 @entered
 def apply_plain(
-    messages: Held[Messages], places: Ints32, begin: int, lane: Held[Lane], work: Held[Work], moment: Moment
-) -> int:
+    messages: Held[Messages], places: Ints32, begin: int, lane: Held[Lane], home: Held[Home], work: Held[Work],
+    moment: Moment,
+) -> int:  # fmt: skip
     """Applies the messages at `places`, from the one at `begin` on, until one is not plain; why it ended.
 
-    `counts` says what was done (they are added to), and PLACE the message that it ended at, which was not touched.
+    `counts` says what was done (they are added to), and PLACE the message that it ended at, which was not touched: with
+    PLAN the one behind that whose SKU may have to be bought.
     """
-    return _apply_plain(messages.value, places, begin, lane.value, work.value, moment)
+    return _apply_plain(messages.value, places, begin, lane.value, home.value, work.value, moment)
 
 
 @compiled
-def _apply_plain(messages: Messages, places: Ints32, begin: int, lane: Lane, work: Work, moment: Moment) -> int:
+def _apply_plain(
+    messages: Messages, places: Ints32, begin: int, lane: Lane, home: Home, work: Work, moment: Moment
+) -> int:
     """As `apply_plain`."""
     plan, told, counts, texts, numbers, buffer = work
     skus, text, ids, facts, sizes = lane.skus, messages.payloads, lane.ids, lane.facts, lane.sizes
@@ -1195,6 +1278,9 @@ def _apply_plain(messages: Messages, places: Ints32, begin: int, lane: Lane, wor
         if qualifier == ABSENT or plan.counts[kind, qualifier] < 0:
             return ROW_BY_ROW
         if timestamp_ms != NO_TIMESTAMP and time_ms > timestamp_ms + AHEAD_MS_MAX:
+            return ROW_BY_ROW
+        source = _source_of(home, lane.location_names, text, texts, kind)
+        if source == ABSENT:
             return ROW_BY_ROW
         names = lane.sku_names
         sku = names.slots[find_name(names.slots, names.texts, names.ends, messages.keys, key_begin, key_end)] - 1
@@ -1263,10 +1349,12 @@ def _apply_plain(messages: Messages, places: Ints32, begin: int, lane: Lane, wor
             _change(positions, entries, sizes, there, IN_TRANSIT, time_ms, units, moment.as_of_ms)
             _note_stock(positions, there, time_ms, before)
         _note_fact(facts, sizes, sku, text, texts, numbers, location, direction)
+        if source != EVERYBODY and home.noted[source] != 0:
+            _note_kind(lane.heard, lane.heard_pairs, sizes, source, position, kind)
         class_ = article.classes
         _stand(
-            positions, position_pairs, lane.standings, lane.standing_pairs, lane.rules, sizes, told, counts, place,
-            texts, time_ms, sku, class_,
+            positions, position_pairs, lane.standings, lane.standing_pairs, lane.rules, home.trusts, sizes, told,
+            counts, place, texts, time_ms, sku, class_,
         )  # fmt: skip
         _stand_here(positions, position_pairs, lane.rules, told, counts, place, texts, time_ms, sku, class_)
         article.version = messages.offsets[place]
@@ -1278,23 +1366,34 @@ def _apply_plain(messages: Messages, places: Ints32, begin: int, lane: Lane, wor
             told.touched[counts[TOUCHED]] = sku
             counts[TOUCHED] += 1
         counts[LAST_OFFSET] = messages.offsets[place]
+        if lane.rules.planned[class_] != 0:
+            day = article.seen_ms // DAY_MS
+            article.evaluated_day = day
+            if _may_be_short(positions, position_pairs, lane.rules.places, lane.reorders, demand, sku, class_, day):
+                counts[PLACE] = number + 1
+                return PLAN
     counts[PLACE] = len(places)
     return DONE
 
 
 @entered
 def new_skus(
-    messages: Held[Messages], places: Ints32, begin: int, lane: Held[Lane], work: Held[Work], found: Ints
-) -> int:
+    messages: Held[Messages], places: Ints32, begin: int, lane: Held[Lane], home: Held[Home], work: Held[Work],
+    found: Ints,
+) -> int:  # fmt: skip
     """Movements of SKUs that are not known, at `places` from the one at `begin` on; how many are written to `found`.
 
     Ends before the first message that is not plain: what that one means may depend on what is known of its SKU.
     """
-    return _new_skus(messages.value, places, begin, lane.value.sku_names, work.value, found)
+    names, locations = lane.value.sku_names, lane.value.location_names
+    return _new_skus(messages.value, places, begin, names, locations, home.value, work.value, found)
 
 
 @compiled
-def _new_skus(messages: Messages, places: Ints32, begin: int, names: NameTable, work: Work, found: Ints) -> int:
+def _new_skus(
+    messages: Messages, places: Ints32, begin: int, names: NameTable, locations: NameTable, home: Home, work: Work,
+    found: Ints,
+) -> int:  # fmt: skip
     """As `new_skus`."""
     text = messages.payloads
     plan, texts, numbers, count = work.plan, work.texts, work.numbers, 0
@@ -1310,6 +1409,8 @@ def _new_skus(messages: Messages, places: Ints32, begin: int, names: NameTable, 
         if timestamp_ms != NO_TIMESTAMP and numbers[TIME_MS] > timestamp_ms + AHEAD_MS_MAX:
             break
         if not same_text(text, texts[2 * SKU], texts[2 * SKU + 1], messages.keys, key_begin, key_end):
+            break
+        if _source_of(home, locations, text, texts, numbers[KIND]) == ABSENT:
             break
         if names.slots[find_name(names.slots, names.texts, names.ends, messages.keys, key_begin, key_end)] == 0:
             found[count] = place
@@ -1338,6 +1439,7 @@ class Telling(NamedTuple):
     locations: Texts
     prefix: Bytes
     incarnation: Bytes  # in digits
+    trusts: Ints  # [home, location], in percent
     is_behind: int
     words: Texts
 
@@ -1346,13 +1448,13 @@ WORDS: Final = (
     "\xac@incarnation", "\xa8@version", "\xa6@as_of", '{"sku":"', '","incarnation":', ',"version":', ',"as_of":"',
     '","rules":', ',"channels":{', ':{"promised":', ',"sellable":', ',"level":"', '"}', '},"locations":{',
     ':{"on_hand":', ',"reserved":', ',"allocated":', ',"picked":', ',"quarantined":', ',"in_transit":', ',"incoming":',
-    ',"available":', ',"trust_percent":100,"days_of_cover":', "null}", "}}", "out_of_stock", "low_stock", "in_stock",
+    ',"available":', ',"trust_percent":', ',"days_of_cover":', "null}", "}}", "out_of_stock", "low_stock", "in_stock",
     "}",
 )  # fmt: skip
 (
     W_INCARNATION, W_VERSION, W_AS_OF, J_SKU, J_INCARNATION, J_VERSION, J_AS_OF, J_RULES, J_CHANNELS, J_PROMISED,
     J_SELLABLE, J_LEVEL, J_LEVEL_END, J_LOCATIONS, J_ON_HAND, J_RESERVED, J_ALLOCATED, J_PICKED, J_QUARANTINED,
-    J_IN_TRANSIT, J_INCOMING, J_AVAILABLE, J_COVER, J_NULL, J_END, J_OUT, J_LOW, J_IN, J_CLOSE,
+    J_IN_TRANSIT, J_INCOMING, J_AVAILABLE, J_TRUST, J_COVER, J_NULL, J_END, J_OUT, J_LOW, J_IN, J_CLOSE,
 ) = range(len(WORDS))  # fmt: skip
 DIGITS_BYTES: Final = 20
 HASH_BYTES_MAX: Final = 512  # of a SKU besides its channels
@@ -1548,8 +1650,9 @@ def _cover_tenths(positions: Records, demand: WindowColumns, row: int, day: int)
 
 @compiled
 def _put_location(
-    positions: Records, demand: WindowColumns, names: Texts, words: Texts, row: int, day: int, out: Bytes, at: int
-) -> int:
+    positions: Records, demand: WindowColumns, names: Texts, words: Texts, trusts: Ints, row: int, day: int, out: Bytes,
+    at: int,
+) -> int:  # fmt: skip
     """Writes one position of a record; ABSENT where a number would be written otherwise."""
     held = positions[row]
     at = _put(out, at, names, held.location)
@@ -1561,6 +1664,7 @@ def _put_location(
     at = _put_digits(out, _put(out, at, words, J_IN_TRANSIT), held.in_transit)
     at = _put_digits(out, _put(out, at, words, J_INCOMING), held.incoming)
     at = _put_digits(out, _put(out, at, words, J_AVAILABLE), available_of(positions, row))
+    at = _put_digits(out, _put(out, at, words, J_TRUST), trusts[held.location])
     at = _put(out, at, words, J_COVER)
     tenths = _cover_tenths(positions, demand, row, day)
     if tenths == ABSENT:
@@ -1575,8 +1679,8 @@ def _put_location(
 
 @compiled
 def _put_locations(
-    positions: Records, pairs: PairTable, demand: WindowColumns, names: Texts, words: Texts, sku: int, day: int,
-    out: Bytes, at: int,
+    positions: Records, pairs: PairTable, demand: WindowColumns, names: Texts, words: Texts, trusts: Ints, sku: int,
+    day: int, out: Bytes, at: int,
 ) -> int:  # fmt: skip
     """Writes all positions of a record; ABSENT where that is not possible here."""
     first, next_ = at, pairs.firsts[sku]
@@ -1586,7 +1690,7 @@ def _put_locations(
         if at != first:
             out[at] = COMMA
             at += 1
-        at = _put_location(positions, demand, names, words, next_ - 1, day, out, at)
+        at = _put_location(positions, demand, names, words, trusts, next_ - 1, day, out, at)
         if at == ABSENT:
             return ABSENT
         next_ = pairs.nexts[next_ - 1]
@@ -1667,7 +1771,9 @@ def _write_records(lane: Lane, telling: Telling, skus: Ints32, begin: int, out: 
         at = _put_channels(standings, pairs, rows, rules, telling.channels, words, sku, article.classes, out, at)
         at = _put(out, at, words, J_LOCATIONS)
         day = article.seen_ms // DAY_MS
-        at = _put_locations(positions, position_pairs, demand, telling.locations, words, sku, day, out, at)
+        at = _put_locations(
+            positions, position_pairs, demand, telling.locations, words, telling.trusts[article.home], sku, day, out, at
+        )
         if at != ABSENT:
             done = _put(out, at, words, J_END)
             ends[count - 1] = done

@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from operators import plain
+from operators.causes import Sightings
 from operators.columns import record_of
 from operators.compiling import Held, hold
 from operators.duplicates import RecentIds
@@ -15,6 +16,7 @@ from operators.plain import (
     QUALIFIERS,
     SIZES,
     TEXTS,
+    Home,
     Messages,
     Moment,
     Plan,
@@ -24,6 +26,7 @@ from operators.plain import (
     new_skus,
 )
 from operators.positions import EFFECTS, QUANTITIES
+from operators.reorder_points import ReorderPoints
 from operators.route import Part
 from operators.stock import Stock
 from schemas.movements import Movement
@@ -72,10 +75,21 @@ class PlainResult(NamedTuple):
 class Surroundings(NamedTuple):
     """What holds for an origin now, and the bounds of what is remembered."""
 
+    home: Held[Home]
     clock_ms: int
     generation: int
     dedupe_ms: int
     ids_per_sku_max: int
+
+
+class Tables(NamedTuple):
+    """What a lane keeps in columns."""
+
+    stock: Stock
+    ids: RecentIds
+    facts: LastFacts
+    sightings: Sightings
+    points: ReorderPoints
 
 
 class PlainPath:
@@ -84,10 +98,8 @@ class PlainPath:
     Whoever else adds to the columns, or cleans them, has to say so by `has_changed`.
     """
 
-    def __init__(self, stock: Stock, ids: RecentIds, facts: LastFacts, as_of_ms: int, history_max: int) -> None:
-        self._stock = stock
-        self._ids = ids
-        self._facts = facts
+    def __init__(self, tables: Tables, as_of_ms: int, history_max: int) -> None:
+        self._stock, self._ids, self._facts, self._sightings, self._points = tables
         self._as_of_ms = as_of_ms
         self._history_max = history_max
         self._calls = 0
@@ -120,7 +132,7 @@ class PlainPath:
             self._history_max,
             self._calls,
         )
-        ended = apply_plain(part.messages.held, part.places, begin, self.lane, HELD_WORK, at)
+        ended = apply_plain(part.messages.held, part.places, begin, self.lane, moment.home, HELD_WORK, at)
         self._take_back()
         applied, duplicates, touched, crossed, last_offset, place = counts.tolist()
         return PlainResult(
@@ -133,9 +145,9 @@ class PlainPath:
             _crossings(part.messages.arrays, WORK.told, crossed),
         )
 
-    def new_skus(self, part: Part, begin: int) -> list[str]:
+    def new_skus(self, part: Part, begin: int, home: Held[Home]) -> list[str]:
         """Names of SKUs that are not known yet, of plain movements from `begin` on, in their order; some repeated."""
-        count = new_skus(part.messages.held, part.places, begin, self.lane, HELD_WORK, _FOUND)
+        count = new_skus(part.messages.held, part.places, begin, self.lane, home, HELD_WORK, _FOUND)
         found, ends, keys = _FOUND[:count], part.messages.arrays.key_ends, part.messages.arrays.keys.data
         spans = zip(ends[found].tolist(), ends[found + 1].tolist(), strict=True)
         return [str(keys[begin:end], "ascii") for begin, end in spans]
@@ -163,6 +175,8 @@ class PlainPath:
         for windows in (stock.demand_windows, stock.return_windows):
             windows.make_room(rows + 2, positions.capacity)
         self._facts.make_room(rows * plain.FACT_HEAD_BYTES * 2, stock.skus.rows)
+        self._sightings.heard.make_room(rows + 2)
+        self._sightings.rows.make_room(rows + 2, len(self._sightings.sources))
 
     @property
     def fits(self) -> bool:
@@ -189,7 +203,8 @@ class PlainPath:
         shortest = min(
             len(position_pairs.table.firsts), len(standing_pairs.table.firsts), len(self._facts.columns().recent_count)
         )
-        return shortest < stock.skus.rows
+        sightings = self._sightings
+        return shortest < stock.skus.rows or len(sightings.rows.table.firsts) < len(sightings.sources)
 
     def _moved(self) -> tuple[object, ...]:
         """Changes when any memory did."""
@@ -199,6 +214,7 @@ class PlainPath:
             stock.skus.moves, positions.moves, position_pairs.moves, standings.moves, standing_pairs.moves,
             stock.names.moves, stock.locations.moves, stock.plain_rules.columns.begins.ctypes.data, stock.history.moves,
             self._ids.moves, stock.demand_windows.moves, stock.return_windows.moves, self._facts.moves,
+            self._sightings.heard.moves, self._sightings.rows.moves, self._points.moves,
         )  # fmt: skip
 
     def _built(self) -> plain.Lane:
@@ -217,6 +233,9 @@ class PlainPath:
             standings.table,
             standing_pairs.table,
             self._facts.columns(),
+            self._sightings.heard.table,
+            self._sightings.rows.table,
+            self._points.table,
             stock.plain_rules.columns,
             self._sizes,
         )
@@ -227,7 +246,7 @@ class PlainPath:
         history, demand, returns = stock.history, stock.demand_windows, stock.return_windows
         sizes[:SIZES] = (
             positions.rows, history.rows, self._ids.used, demand.rows, returns.rows, standings.rows,
-            self._facts.used_bytes,
+            self._facts.used_bytes, self._sightings.heard.rows,
         )  # fmt: skip
         of_positions = (positions.capacity, position_pairs.room, demand.reach, returns.reach)
         sizes[SIZES:] = (
@@ -238,6 +257,7 @@ class PlainPath:
             returns.room - 2,
             min(standings.capacity, standing_pairs.room) - stock.plain_rules.channels_max,
             self._facts.room_bytes,
+            min(self._sightings.heard.capacity, self._sightings.rows.room) - 2,
         )
 
     def _take_back(self) -> None:
@@ -251,6 +271,7 @@ class PlainPath:
         stock.demand_windows.set_rows(rows[plain.SIZE_DEMAND])
         stock.return_windows.set_rows(rows[plain.SIZE_RETURNS])
         self._facts.set_used(rows[plain.SIZE_FACTS])
+        self._sightings.heard.rows = rows[plain.SIZE_HEARD]
 
 
 def text_of(part: Part, text: int) -> str:

@@ -5,6 +5,7 @@ from zlib import crc32
 
 from operators.outcome import Happening
 from operators.reorder import Demand, Planning, order_units, reorder_point_units
+from operators.reorder_points import ReorderPoints
 from operators.stock import Stock
 from schemas.outputs import Replenishment, replenishment_id
 from schemas.times import DAY_MS, format_ms
@@ -37,10 +38,14 @@ class Need(NamedTuple):
 
 
 class Replenishing:
-    """The open proposals of a lane's positions: at most one each, kept in the positions' columns."""
+    """The open proposals of a lane's positions: at most one each, kept in the positions' columns.
+
+    `points` are reorder points as they were worked out last, so that compiled loops see when they are reached.
+    """
 
     def __init__(self, stock: Stock) -> None:
         self._stock = stock
+        self.points = ReorderPoints()
         self._by_minute: dict[int, list[int]] = {}  # SKUs by the minute of the day at which they are looked at
         self._scheduled = 0
 
@@ -90,7 +95,9 @@ class Replenishing:
 
     def _plan_position(self, row: int, happening: Happening, *, is_daily: bool) -> list[Replenishment]:
         cells = self._stock.positions.cells
-        need = self.need(row, self._stock.moment_ms(cells["sku"][row]))
+        moment_ms = self._stock.moment_ms(cells["sku"][row])
+        need = self.need(row, moment_ms)
+        self._note(row, moment_ms, need)
         proposed = cells["proposed"]
         events = []
 
@@ -112,6 +119,12 @@ class Replenishing:
             if quantity != proposed[row]:
                 tell("changed", quantity, f"{quantity} needed instead of {proposed[row]}")
         return events
+
+    def _note(self, row: int, moment_ms: int, need: Need) -> None:
+        if need.planning is not None:
+            class_ = self._stock.skus.cells["classes"][self._stock.positions.cells["sku"][row]]
+            state = self._stock.demand_state(row, moment_ms // DAY_MS)
+            self.points.note(row, class_, state, need.reorder_point if need.demand.units > 0 else None)
 
     def _record(  # what a record is made of
         self,

@@ -25,7 +25,7 @@ CHANNEL: Final = record_of(
 
 
 class PlainRules:
-    """Classes of rules that hold nothing but numbers: no safety stock from demand, nothing planned.
+    """Classes of rules that hold nothing but numbers: no safety stock follows from demand.
 
     A class is made when it is first asked for, and knows every location; `moves` counts how often the columns were
     made anew.
@@ -50,7 +50,7 @@ class PlainRules:
         """The class of a SKU with these rules; ABSENT where they follow from more than stock."""
         known = self._classes.get(resolved)
         if known is None:
-            is_plain = not _follows_demand(resolved) and len(resolved.channels) <= CHANNELS_MAX
+            is_plain = not _is_dynamic(resolved) and len(resolved.channels) <= CHANNELS_MAX
             known = self._classes[resolved] = self._add(resolved) if is_plain else ABSENT
         return known
 
@@ -87,8 +87,10 @@ class PlainRules:
         for name in _OF_CHANNEL:
             channels[name] = [getattr(rule, name) for rule in rules]
         begins = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
-        places = np.stack([self._of_places("safety_units", 0), self._of_places("low_stock_at", NO_LEVEL)], axis=2)
-        return RuleColumns(begins, channels, self._draws(), np.ascontiguousarray(places))
+        columns = [self._of_places("safety_units", 0), self._of_places("low_stock_at", NO_LEVEL)]
+        places = np.stack([*columns, self._of_places("is_planned", 0)], axis=2)
+        planned = np.array([resolved.is_planned for resolved in self._of_class], np.int8)
+        return RuleColumns(begins, channels, self._draws(), np.ascontiguousarray(places), planned)
 
     def _draws(self) -> Array:
         table = [
@@ -109,7 +111,5 @@ class PlainRules:
         return np.array(table, np.int64).reshape(len(table), len(self._locations))
 
 
-def _follows_demand(resolved: SkuRules) -> bool:
-    if resolved.is_planned or resolved.is_dynamic:
-        return True
-    return any(rule.safety_units == DYNAMIC for rule in resolved.channels)
+def _is_dynamic(resolved: SkuRules) -> bool:
+    return resolved.is_dynamic or any(rule.safety_units == DYNAMIC for rule in resolved.channels)

@@ -34,14 +34,14 @@ class Stating:
         self._facts = facts
         self._waiting = Waiting()
         self._divergences = Divergences()
-        self._sightings = Sightings()
+        self.sightings = Sightings()
 
     def note_movement(self, sku: int, movement: Movement, time_ms: int) -> None:
         """A plain movement was applied; it may explain a divergence."""
         position = self._stock.position(sku, movement.location)
-        self._sightings.note(position, movement, self._stock.book(sku).sources.get(movement.source))
+        self.sightings.note(position, movement, self._stock.book(sku).sources.get(movement.source))
         if movement.sequence is not None:
-            self._sightings.sequences.note(position, movement.source, movement.sequence)
+            self.sightings.sequences.note(position, movement.source, movement.sequence)
         self._waiting.note_movement(sku, movement.location, time_ms)
 
     def count(self, sku: int, counted: Counted, time_ms: int) -> bool:
@@ -60,7 +60,7 @@ class Stating:
             value += max(0, self._stock.value_at(position, "picked", time_ms))
         self._stock.count(position, counted.of, time_ms, value)
         if counted.sequence is not None:
-            self._sightings.sequences.note(position, counted.source, counted.sequence)
+            self.sightings.sequences.note(position, counted.source, counted.sequence)
         self._divergences.agrees(key, counted.of, counted.quantity, counted.quantity, time_ms)
         return True
 
@@ -105,14 +105,14 @@ class Stating:
         return {
             "waiting": self._waiting.dump(),
             "divergences": self._divergences.dump(),
-            "sightings": self._sightings.dump(),
+            "sightings": self.sightings.dump(),
         }
 
     def load(self, dumped: dict[str, Any]) -> None:
         """Replaces everything."""
         self._waiting.load(dumped["waiting"])
         self._divergences.load(dumped["divergences"])
-        self._sightings.load(dumped["sightings"])
+        self.sightings.load(dumped["sightings"])
 
     def _judge(self, statement: Statement) -> list[Correction]:
         position = self._stock.position(statement.sku, statement.location)
@@ -134,7 +134,7 @@ class Stating:
             return [Correction(statement.sku, statement.system, statement.id)]
         of_stock = statement.of in ("on_hand", "available")
         recent = [seen for seen in self._facts.sightings(statement.sku) if seen.location == statement.location]
-        cause = self._sightings.cause_of(
+        cause = self.sightings.cause_of(
             recent, position, statement.system, difference, statement.late, rule, of_stock=of_stock
         )
         self._divergences.diverges(key, _finding(statement, derived, cause))

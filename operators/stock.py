@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from operators.columns import Columns, IndexedNames, Names, Pairs
+from operators.columns import Array, Columns, IndexedNames, Names, Pairs
 from operators.commitments import Ledger
 from operators.generations import Generations
 from operators.history import History
@@ -14,6 +14,7 @@ from operators.offers import View, views_of
 from operators.pools import Spare, spare_of
 from operators.positions import QUANTITIES, Signs, available_units
 from operators.reorder import NO_DEMAND, Demand, days_of_cover, dynamic_safety_units
+from operators.reorder_points import DemandState
 from operators.rule_columns import PlainRules
 from operators.rules import DYNAMIC, PlaceRules, ResolvedChannel, RuleBook, SkuRules
 from operators.ticks import Clocks
@@ -135,7 +136,7 @@ class Stock:
         self._resolved: list[SkuRules] = []  # by SKU
         self.plain_rules = PlainRules(self.locations, self._channels)
         self._lookups: dict[SkuRules, _Lookups] = {}
-        self._demands: dict[int, tuple[tuple[int, ...], Demand]] = {}  # by position, with what it holds for
+        self._demands: dict[int, tuple[DemandState, Demand]] = {}  # by position, with what it holds for
 
     def add_sku(self, name: str, home: int, clock_ms: int) -> int:
         """A SKU met for the first time, at home in the origin `home` whose clock shows `clock_ms`."""
@@ -316,16 +317,28 @@ class Stock:
         """Demand per day over the 28 days before the day of `moment_ms`, without days wholly out of stock."""
         if position not in self.demand_windows:
             return NO_DEMAND
-        cells = self.positions.cells
-        day, has_stock = moment_ms // DAY_MS, self.available(position) > 0
-        stock_days = cells["stock_day"][position], cells["stock_days"][position]
-        holds_for = (day, has_stock, *stock_days, *self.demand_windows.as_of(position, day))
+        state = self.demand_state(position, moment_ms // DAY_MS)
         known = self._demands.get(position)
-        if known is not None and known[0] == holds_for:
+        if known is not None and known[0] == state:
             return known[1]
-        demand = self._demand(position, day)
-        self._demands[position] = (holds_for, demand)
+        demand = self._demand(position, state.day)
+        self._demands[position] = (state, demand)
         return demand
+
+    def demand_state(self, position: int, day: int) -> DemandState:
+        """What the demand over the 28 days before `day` follows from."""
+        cells = self.positions.cells
+        stock_days = cells["stock_day"][position], cells["stock_days"][position]
+        return DemandState(day, self.available(position) > 0, *stock_days, *self.demand_windows.as_of(position, day))
+
+    def trust_table(self) -> Array:
+        """How much each home believes each location, in percent."""
+        return self._trust.table(len(self._generations), self.locations)
+
+    @property
+    def trust_changes(self) -> tuple[int, int]:
+        """Changes when `trust_table` did, but for new locations."""
+        return self._trust.changes, len(self._generations)
 
     def observed_days(self, position: int, day: int) -> list[int]:
         """The 28 days before `day` without those in which nothing was available and nothing was sold."""

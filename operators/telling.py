@@ -29,7 +29,7 @@ class Teller:
         self._incarnation = incarnation
         self._prefix = np.frombuffer(prefix.encode() or b"", np.uint8)
         self._telling: Held[Telling] | None = None
-        self._known = (-1, -1, False)
+        self._known: tuple[object, ...] = ()
 
     def hashes(self, lane: Held[Lane], skus: Array, *, is_behind: bool) -> list[HashCall]:
         """Calls of `redis_availability.lua` for the SKUs of these rows."""
@@ -71,7 +71,7 @@ class Teller:
 
     def _as_of_now(self, *, is_behind: bool) -> Held[Telling]:
         channels, locations = self._channels, self._stock.locations
-        known = (len(channels), len(locations), is_behind)
+        known = (len(channels), len(locations), self._stock.trust_changes, is_behind)
         if self._telling is None or known != self._known:
             self._known = known
             telling = Telling(
@@ -80,6 +80,7 @@ class Teller:
                 _texts(map(_json, locations)),
                 self._prefix,
                 np.frombuffer(str(self._incarnation).encode(), np.uint8),
+                self._stock.trust_table(),
                 int(is_behind),
                 _WORDS,
             )

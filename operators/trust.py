@@ -2,6 +2,10 @@
 
 from typing import Final
 
+import numpy as np
+
+from operators.columns import Array, Names
+
 TRUSTED_PERCENT: Final = 100
 
 Trusts = dict[str, int]  # by location, in percent; what is not named is trusted
@@ -12,20 +16,26 @@ class Trust:
 
     def __init__(self) -> None:
         self._by_origin: dict[int, Trusts] = {}
+        self.changes = 0
 
     def of(self, origin: int) -> Trusts | None:
         """What is less than trusted in `origin`; None where everything is trusted."""
         return self._by_origin.get(origin)
 
-    @property
-    def is_doubting(self) -> bool:
-        """Whether any origin trusts a location less than wholly."""
-        return bool(self._by_origin)
+    def table(self, origins: int, locations: Names) -> Array:
+        """Percent by origin and location."""
+        table = np.full((origins, len(locations)), TRUSTED_PERCENT, np.int64)
+        for origin, trusts in self._by_origin.items():
+            for location, percent in trusts.items():
+                if origin < origins and (row := locations.row(location)) >= 0:
+                    table[origin, row] = percent
+        return table
 
     def tell(self, origin: int, location: str, percent: int) -> int:
         """`origin` was told to trust `location` by `percent`; returns what held before."""
         trusts = self._by_origin.setdefault(origin, {})
         before = trusts.pop(location, TRUSTED_PERCENT)
+        self.changes += percent != before
         if percent != TRUSTED_PERCENT:
             trusts[location] = percent
         if not trusts:
@@ -39,6 +49,7 @@ class Trust:
     def load(self, dumped: list[tuple[int, str, int]]) -> None:
         """Replaces everything."""
         self._by_origin = {}
+        self.changes += 1
         for origin, location, percent in dumped:
             self.tell(origin, location, percent)
 

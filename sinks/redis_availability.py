@@ -372,7 +372,7 @@ def _texts(prefix: str, record: Availability, *, is_behind: bool) -> list[str | 
 def _ms_text(time: str) -> str:
     """Milliseconds since 1970 as text; quick for times as onhand writes them, whose seconds come again and again."""
     if len(time) == 24 and time[19] == "." and time[23] == "Z":  # noqa: PLR2004  # 2026-11-21T09:00:00.123Z
-        return _second_text(time[:19]) + time[20:23]
+        return (_second_text(time[:19]) + time[20:23]).lstrip("0") or "0"  # zeros: the first second of 1970
     return str(parse_ms(time))
 
 

@@ -46,13 +46,25 @@ def rules_of(chance: random.Random) -> Rules:
         locations=locations if chance.randrange(4) else {},
         rules=tuple(exception(chance) for _ in range(chance.randrange(5))),
         categories={"some": ("A", "B*"), "all": ("*",)},
-        sources={} if chance.randrange(3) else {"wms": SourceRules(grace="2h", corrects=True), "shop": SourceRules()},
+        sources=sources_of(chance) if not chance.randrange(3) else {},
         replenishment=ReplenishmentRules(
             lead_time_days=chance.choice([1.0, 3.5]), lead_time_sigma_days=chance.choice([0.0, 1.0]),
             review_days=chance.choice([0.0, 2.0]), service_level_percent=chance.choice([40.0, 95.0]),
             pack_units=chance.choice([1, 6]), minimum_units=chance.choice([0, 10]),
         ) if chance.randrange(2) else None,
     )  # fmt: skip
+
+
+def sources_of(chance: random.Random) -> dict[str, SourceRules]:
+    """One or two sources, that may say everything everywhere, or some of it."""
+    kinds = chance.choice([None, None, ("received", "shipped", "counted", "stated", "transfer_shipped", "expected")])
+    places = chance.choice([None, None, ("east", "west")])
+    sources = {"wms": SourceRules(grace="2h", corrects=True, kinds=kinds, locations=places), "shop": SourceRules()}
+    if not chance.randrange(3):
+        sources["shop"] = SourceRules(kinds=("reserved", "shipped", "returned"))
+    if not chance.randrange(6):
+        del sources["shop"]
+    return sources
 
 
 def exception(chance: random.Random) -> Rule:
@@ -77,13 +89,17 @@ def exception(chance: random.Random) -> Rule:
 
 
 class Storm:
-    """What happens in some logs, one message after the other, each in its own time."""
+    """What happens in some logs, one message after the other, each in its own time.
 
-    def __init__(self, seed: int, *, misplaced: bool) -> None:
+    A calm one has movements, ticks, rules and trust alone.
+    """
+
+    def __init__(self, seed: int, *, misplaced: bool, calm: bool = False) -> None:
         self._chance = random.Random(seed)
         self._is_misplaced = misplaced
+        self._is_calm = calm
         self.rules = rules_of(self._chance)
-        self.shadow = rules_of(self._chance) if self._chance.randrange(2) else None
+        self.shadow = rules_of(self._chance) if self._chance.randrange(2) and not calm else None
         self._time_ms = BEGIN_MS
         self._ids = 0
         self._requests: list[tuple[str, str]] = []
@@ -176,7 +192,8 @@ class Storm:
             "id": str(self._chance.choice([self._ids, max(1, self._ids - 3)])), "sku": sku,
             "source": self._chance.choice(["wms", "shop"]), "time": format_ms(self._time_ms - late_ms),
         }  # fmt: skip
-        makers: list[Callable[[str], dict[str, Any]]] = [self._movement, self._movement, self._movement, self._rare]
+        makers: list[Callable[[str], dict[str, Any]]] = [self._movement, self._movement, self._movement]
+        makers.append(self._movement if self._is_calm else self._rare)
         return body | self._chance.choice(makers)(sku)
 
     def _movement(self, _sku: str) -> dict[str, Any]:

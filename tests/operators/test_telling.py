@@ -17,10 +17,12 @@ from schemas.topics import AVAILABILITY
 from sinks.redis_availability import calls_of
 from tests.lane_runs import batch_of
 from tests.movement_strategies import AS_OF_MS, DEDUPE_MS, Logs, all_rules, long_logs, origin
+from tests.rule_storms import Storm
 
 pytestmark = pytest.mark.timeout(3600)  # finding the smallest counterexample takes its time
 SETTINGS = LaneSettings(1, 1_763_800_000, DEDUPE_MS, AS_OF_MS)
 PREFIX = "avail:"
+CUTS = st.lists(st.integers(1, 400), max_size=6)
 
 
 def texts_in(result: LaneResult) -> list[str | int]:
@@ -35,9 +37,21 @@ def texts_of(records: list[Availability]) -> list[str | int]:
 
 
 @settings(max_examples=30)  # each is hundreds of movements, told twice
-@given(long_logs(), all_rules(), st.lists(st.integers(1, 400), max_size=6))
+@given(long_logs(), all_rules(), CUTS)
 def test_what_is_told_is_what_would_be_told_row_by_row(logs: Logs, rules: Rules, cuts: list[int]) -> None:
     """Numbers, names, times and cover of days, however the log is cut."""
+    assert_told_as_row_by_row(logs, rules, cuts)
+
+
+@given(st.integers(0, 2**32), st.booleans(), CUTS)
+def test_it_is_so_under_mistrust_and_changing_rules_too(seed: int, calm: bool, cuts: list[int]) -> None:  # noqa: FBT001
+    """What a location's stock is believed by is told with it."""
+    storm = Storm(seed, misplaced=False, calm=calm)
+    assert_told_as_row_by_row(storm.logs(), storm.rules, cuts)
+
+
+def assert_told_as_row_by_row(logs: Logs, rules: Rules, cuts: list[int]) -> None:
+    """Two lanes are given the same, one of them with somebody who tells."""
     plain, teller_of = (Lane(0, RuleBook(rules), SETTINGS) for _ in range(2))
     teller = teller_of.teller(PREFIX)
     for log in logs:
