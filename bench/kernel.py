@@ -2,9 +2,11 @@
 
 import gc
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, zip_longest
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import psutil
@@ -19,13 +21,16 @@ from schemas.batches import Batch
 from schemas.movements import Record
 
 LANES: Final = 64
-BATCH_MESSAGES: Final = 5000
+BATCH_MESSAGES: Final = 20_000  # as a source gives them that is behind
 PREFIX: Final = "avail:"
 SKUS_MAX: Final = 1_000_000
 
 
 class KernelRun(msgspec.Struct):
-    """One run, as one JSON line; times are CPU seconds of one process."""
+    """One run, as one JSON line; times are CPU seconds of one process.
+
+    First comes the opening stock, when every SKU is new; what is after it is told apart as steady.
+    """
 
     engine: str
     dataset: str
@@ -33,6 +38,9 @@ class KernelRun(msgspec.Struct):
     movements_per_second: int
     decoding_per_second: int
     times_decoding: float
+    opening_movements_per_second: int | None  # None: there were none
+    steady_movements_per_second: int | None
+    steady_times_decoding: float | None
     positions: int
     bytes_per_position: int | None  # None: not measured in this run
     snapshot_bytes_per_position: int
@@ -46,43 +54,73 @@ def kernel(config: LoadConfig, seed: int, runs: int) -> Iterator[KernelRun]:
     """Measures `runs` times the same movements, each with new lanes."""
     warm_up()
     messages = list(movements(config, Random(seed)))
-    batches = [part for batch in as_batches(messages) for part in cut(batch)]
+    phases = phases_of(messages, config.opening_count)
     told = provenance(settings_of(config, seed))
     for number in range(runs):
-        run = measured(config.dataset, messages, batches, told)
+        run = measured(config.dataset, messages, phases, told)
         # Memory that a run gives back stays with the process, so only the first one is seen to take it.
         yield run if number == 0 else msgspec.structs.replace(run, bytes_per_position=None)
 
 
-def cut(batch: Batch) -> Iterator[Batch]:
-    """A log in batches as a source gives them."""
-    for start in range(0, len(batch.offsets), BATCH_MESSAGES):
-        end = start + BATCH_MESSAGES
+class Phases(NamedTuple):
+    """Batches as a source gives them, of all partitions in turn: the opening stock's, then the others."""
+
+    opening: Sequence[Batch]
+    steady: Sequence[Batch]
+
+
+def phases_of(messages: Sequence[Raw], opening_count: int) -> Phases:
+    """The messages in batches; the first `opening_count` are opening stock."""
+    opening = Counter(partition for partition, _, _ in messages[:opening_count])
+    logs = [(batch, opening[batch.origin.partition]) for batch in as_batches(messages)]
+    return Phases(
+        in_turn([list(cut(batch, 0, count)) for batch, count in logs]),
+        in_turn([list(cut(batch, count, len(batch.offsets))) for batch, count in logs]),
+    )
+
+
+def in_turn(logs: Iterable[Sequence[Batch]]) -> list[Batch]:
+    """One batch of each log after the other, as long as there are any."""
+    return [batch for batch in chain.from_iterable(zip_longest(*logs)) if batch is not None]
+
+
+def cut(batch: Batch, first: int = 0, last: int | None = None) -> Iterator[Batch]:
+    """A log, or a piece of it, in batches as a source gives them."""
+    until = len(batch.offsets) if last is None else last
+    for start in range(first, until, BATCH_MESSAGES):
+        end = min(start + BATCH_MESSAGES, until)
         lists = (batch.offsets, batch.timestamps, batch.keys, batch.payloads)
         offsets, timestamps, keys, payloads = (values[start:end] for values in lists)
         yield Batch(batch.origin, offsets, timestamps, keys, payloads)  # type: ignore[arg-type]  # mypy joins their types
 
 
-def measured(dataset: str, messages: Sequence[Raw], batches: Sequence[Batch], told: Provenance) -> KernelRun:
+def measured(dataset: str, messages: Sequence[Raw], phases: Phases, told: Provenance) -> KernelRun:
     """One run: decoding alone, then route and lanes, then a snapshot of all lanes."""
     started_at = now_text()
     decoding_seconds = decode_all(messages)
     gc.collect()
     before_bytes = memory_bytes()
-    lanes, seconds = run_lanes(batches)
+    kernel_ = Kernel()
+    opening_seconds = kernel_.apply(phases.opening)
+    steady_seconds = kernel_.apply(phases.steady) + kernel_.tell()
+    lanes, seconds = kernel_.lanes, opening_seconds + steady_seconds
     gc.collect()
     grown_bytes = memory_bytes() - before_bytes
     begun = time.process_time()
     blobs = [lane.snapshot() for lane in lanes]
     snapshot_seconds = time.process_time() - begun
     positions = sum(lane.position_count for lane in lanes)
+    decoding_rate, steady_rate = len(messages) / decoding_seconds, _rate(phases.steady, steady_seconds)
     return KernelRun(
         engine="onhand",
         dataset=dataset,
         movements=len(messages),
         movements_per_second=round(len(messages) / seconds),
-        decoding_per_second=round(len(messages) / decoding_seconds),
+        decoding_per_second=round(decoding_rate),
         times_decoding=round(seconds / decoding_seconds, 2),
+        opening_movements_per_second=_rate(phases.opening, opening_seconds),
+        steady_movements_per_second=steady_rate,
+        steady_times_decoding=None if steady_rate is None else round(decoding_rate / steady_rate, 2),
         positions=positions,
         bytes_per_position=grown_bytes // positions,
         snapshot_bytes_per_position=sum(map(len, blobs)) // positions,
@@ -107,16 +145,31 @@ def decode_all(messages: Sequence[Raw]) -> float:
     return time.process_time() - begun
 
 
-def run_lanes(batches: Sequence[Batch]) -> tuple[list[Lane], float]:
-    """New lanes after all batches, told as a flow tells them, and the CPU seconds that it took."""
-    settings = LaneSettings(LANES, incarnation=1, dedupe_ms=72 * HOUR_MS)
-    rules = RuleBook(benchmark_rules())
-    lanes = [Lane(number, rules, settings) for number in range(LANES)]
-    tellers = [lane.teller(PREFIX) for lane in lanes]
-    begun = time.process_time()
-    for batch in batches:
-        for number, part in route(batch, LANES):
-            lanes[number].apply([part], teller=tellers[number])
-    for lane, teller in zip(lanes, tellers, strict=True):
-        lane.tell(teller, SKUS_MAX)
-    return lanes, time.process_time() - begun
+class Kernel:
+    """New lanes, told as a flow tells them; the CPU seconds that things take."""
+
+    def __init__(self) -> None:
+        settings = LaneSettings(LANES, incarnation=1, dedupe_ms=72 * HOUR_MS)
+        rules = RuleBook(benchmark_rules())
+        self.lanes = [Lane(number, rules, settings) for number in range(LANES)]
+        self._tellers = [lane.teller(PREFIX) for lane in self.lanes]
+
+    def apply(self, batches: Iterable[Batch]) -> float:
+        """Seconds to route and apply them, and to write what Redis is told."""
+        begun = time.process_time()
+        for batch in batches:
+            for number, part in route(batch, LANES):
+                self.lanes[number].apply([part], teller=self._tellers[number])
+        return time.process_time() - begun
+
+    def tell(self) -> float:
+        """Seconds to write what the topic is told."""
+        begun = time.process_time()
+        for lane, teller in zip(self.lanes, self._tellers, strict=True):
+            lane.tell(teller, SKUS_MAX)
+        return time.process_time() - begun
+
+
+def _rate(batches: Sequence[Batch], seconds: float) -> int | None:
+    count = sum(len(batch.offsets) for batch in batches)
+    return round(count / seconds) if count else None

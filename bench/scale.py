@@ -31,11 +31,12 @@ from bench.drain import (
     versions,
 )
 from bench.generate import RULES_PATH, LoadConfig, end_markers, movements
-from bench.kernel import cut, run_lanes
+from bench.kernel import Kernel, cut, in_turn
 from bench.oracle import Oracle
 from bench.processes import Start, at_once
 from bench.provenance import Provenance, now_text, provenance
 from bench.servers import KafkaBroker, RedisServer, free_port
+from operators.lane import warm_up
 from schemas.topics import MOVEMENTS
 
 SHARE_SECONDS_MAX: Final = 3600.0
@@ -157,10 +158,12 @@ def scaled_kernel(config: ScaleConfig, processes: int) -> ScaledKernel:
 def share(start: Start, load: LoadConfig, seed: int, processes: int, place: int) -> Share:
     """Those partitions that are `place` modulo `processes`: generated, and once all processes are ready, applied."""
     own = [message for message in movements(load, Random(seed)) if message[0] % processes == place]
-    batches = [part for batch in as_batches(own) for part in cut(batch)]
+    batches = in_turn([list(cut(batch)) for batch in as_batches(own)])
+    kernel = Kernel()
+    warm_up()
     start()
     began = time.monotonic()
-    _, cpu_seconds = run_lanes(batches)
+    cpu_seconds = kernel.apply(batches) + kernel.tell()
     return Share(len(own), began, time.monotonic(), cpu_seconds)
 
 
