@@ -83,7 +83,7 @@ class Sightings:
         }
 
     def load(self, dumped: dict[str, Any]) -> None:
-        """Replaces everything."""
+        """Adds what was dumped, where nothing is yet."""
         for position, source, kinds in dumped["kinds"]:
             self._note(position, source, kinds)
         self.sequences.load(dumped["sequences"])

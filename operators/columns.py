@@ -11,6 +11,7 @@ from operators.plain import MEMBER_FACTOR, OWNER_FACTOR, NameTable, PairTable, e
 
 Array = NDArray[Any]
 FIRST_CAPACITY: Final = 16
+DOUBLED_MAX: Final = 1024  # what is longer grows by a quarter: copies are cheap, memory that waits for rows is not
 INT32_MAX: Final = 2**31 - 1
 NAME_BYTES_USUAL: Final = 16
 FACTORS: Final = (int(OWNER_FACTOR), int(MEMBER_FACTOR))  # as `pair_slot` has them
@@ -23,11 +24,17 @@ def record_of(fields: Sequence[tuple[str, type[np.generic]]]) -> np.dtype[Any]:
     return np.dtype((np.record, np.dtype(list(fields), align=True)))
 
 
+def roomier(capacity: int, wanted: int) -> int:
+    """What to make of a capacity that is to hold `wanted`, so that it seldom has to be made larger again."""
+    more = capacity if capacity <= DOUBLED_MAX else capacity // 4
+    return max(wanted, capacity + more)
+
+
 def grown(array: Array, size: int) -> Array:
-    """`array`, or where it is shorter than `size` one at least twice as long that begins with it."""
+    """`array`, or where it is shorter than `size` a longer one that begins with it."""
     if size <= len(array):
         return array
-    longer = np.zeros(max(size, 2 * len(array)), array.dtype)
+    longer = np.zeros(roomier(len(array), size), array.dtype)
     longer[: len(array)] = array
     return longer
 
@@ -56,7 +63,7 @@ class Columns:
         """A new row of zeros; returns its number."""
         row = self.rows
         if row == self.capacity:
-            self._grow(2 * row)
+            self._grow(roomier(row, row + 1))
         self.rows = row + 1
         return row
 
@@ -77,7 +84,7 @@ class Columns:
     def make_room(self, rows: int) -> None:
         """Room for at least `rows` more."""
         if self.rows + rows > self.capacity:
-            self._grow(max(2 * self.capacity, self.rows + rows))
+            self._grow(roomier(self.capacity, self.rows + rows))
 
     def keep(self, wanted: Array) -> None:
         """Drops every row that `wanted`, a mask, does not name; the others move up in their order."""
@@ -144,7 +151,7 @@ class Grid:
         """Room for at least `rows` more."""
         wanted = (self._rows + rows) * self.width
         if wanted > len(self._values):
-            more = max(len(self._values), wanted - len(self._values))
+            more = roomier(len(self._values), wanted) - len(self._values)
             self._values = np.concatenate([self._values, np.zeros(more, self._values.dtype)])
             self._cells = self._values.data
 
@@ -334,9 +341,9 @@ class Pairs:
         while 2 * rows > slots:
             slots *= 2
         if rows > nexts:
-            nexts = max(rows, 2 * nexts)
+            nexts = roomier(nexts, rows)
         if owners > heads:
-            heads = max(owners, 2 * heads)
+            heads = roomier(heads, owners)
         return slots, nexts, heads
 
     def _move(self, slots: int, nexts: int, heads: int) -> None:

@@ -6,34 +6,36 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
-from operators.columns import Columns, record_of
-from operators.plain import MEMBER_FACTOR, insert_ids
+from operators.columns import Columns, grown, record_of
+from operators.plain import enter_ids
 
 Array = NDArray[Any]
-FREE: Final = 0  # marks a free slot; a hash of 0 is stored as 1
+NO_HASH: Final = 0  # stored as 1: compiled loops leave what has none to others
 FIRST_CAPACITY: Final = 64
-_ID: Final = record_of([("hash", np.uint64), ("sku", np.int32), ("time_ms", np.int64)])
+DEAD_SHARE_MIN: Final = 4  # one in so many: then those that are forgotten are worth being taken out
+_ID: Final = record_of([("hash", np.uint64), ("time_ms", np.int64), ("sku", np.int32)])
 
 
 def hash_of(source: str, id_: str) -> int:
-    """64 bits that stand for (source, id); never FREE. Names hold no NUL, so the pair is unambiguous."""
-    return xxh3_64_intdigest(f"{source}\x00{id_}".encode()) or 1
+    """64 bits that stand for (source, id); never NO_HASH. Names hold no NUL, so the pair is unambiguous."""
+    return xxh3_64_intdigest(f"{source}\x00{id_}".encode()) or NO_HASH + 1
 
 
 class RecentIds:
-    """Ids applied lately, in one open-addressed table of columns: hash, SKU row and time (ms since 1970).
+    """Ids applied lately, in the order in which they came: hash, SKU row and time (ms since 1970).
 
-    A SKU's horizon is `dedupe_ms` behind its newest time, or later where more than `ids_per_sku_max` ids would have
-    to be kept. What lies before the horizon is forgotten at once in meaning, and in memory when the table is cleaned.
+    `slots` is an open-addressed table of their rows + 1, at most half full. A SKU's horizon is `dedupe_ms` behind its
+    newest time, or later where more than `ids_per_sku_max` ids would have to be kept. What lies before the horizon is
+    forgotten at once in meaning, and in memory when there is enough of it.
     """
 
     def __init__(self, skus: Columns, dedupe_ms: int, ids_per_sku_max: int) -> None:
         self._skus = skus
         self._dedupe_ms = dedupe_ms
         self._ids_per_sku_max = ids_per_sku_max
-        self._used = 0
+        self.rows = 0
         self.moves = 0
-        self._allocate(FIRST_CAPACITY)
+        self._keep(np.zeros(0, _ID))
 
     def horizon_ms(self, sku: int) -> int:
         """Movements of `sku` dated before this could be forgotten duplicates."""
@@ -46,108 +48,102 @@ class RecentIds:
 
     def knows(self, hash_: int, sku: int) -> bool:
         """Whether the movement was applied to `sku`, at a time that its horizon still reaches."""
-        slot = self._find(hash_, sku)
-        return self._hash_cells[slot] != FREE and self._time_cells[slot] >= self.horizon_ms(sku)
+        row = self._slot_cells[self._find(hash_, sku)] - 1
+        return row >= 0 and self._time_cells[row] >= self.horizon_ms(sku)
 
     def remember(self, hash_: int, sku: int, time_ms: int) -> None:
         """Notes an applied movement, after `newest_ms` of its SKU was brought up to date."""
-        if (self._used + 1) * 2 > len(self._hashes):
-            self._clean()
+        self.make_room(1)
         slot = self._find(hash_, sku)
-        if self._hash_cells[slot] == FREE:
-            self._used += 1
+        row = self._slot_cells[slot] - 1
+        if row < 0:
+            row = self.rows
+            self.rows = row + 1
+            self._slot_cells[slot] = row + 1
+            self._hash_cells[row], self._sku_cells[row] = hash_, sku
             self._skus.cells["ids"][sku] += 1
-        self._hash_cells[slot] = hash_
-        self._sku_cells[slot] = sku
-        self._time_cells[slot] = time_ms
+        self._time_cells[row] = time_ms
         if self._skus.cells["ids"][sku] > self._ids_per_sku_max:
             self._shorten(sku)
 
     def dump(self) -> dict[str, bytes]:
-        """The ids that horizons still reach, in an order that is theirs alone."""
-        live = np.flatnonzero(self._live())
-        # Sorting by one number of both takes a tenth of what sorting by hash and SKU does.
-        live = live[np.argsort(self._hashes[live] ^ self._owners[live].astype(np.uint64) * MEMBER_FACTOR)]
-        return {
-            "hash": self._hashes[live].astype("<u8").tobytes(),
-            "sku": self._owners[live].astype("<i4").tobytes(),
-            "time_ms": self._times[live].astype("<i8").tobytes(),
-        }
+        """The ids that horizons still reach, in the order in which they came."""
+        live = self.table[: self.rows][self._live()]
+        return {name: live[name].astype(_ID[name].newbyteorder("<"), copy=False).tobytes() for name in _ID.names or ()}
 
     def load(self, dumped: dict[str, bytes]) -> None:
         """Replaces all ids; the SKUs' columns have been loaded before."""
-        hashes = np.frombuffer(dumped["hash"], "<u8")
-        owners, times = np.frombuffer(dumped["sku"], "<i4"), np.frombuffer(dumped["time_ms"], "<i8")
-        ids = np.zeros(len(hashes), _ID)
-        ids["hash"], ids["sku"], ids["time_ms"] = hashes, owners, times
-        self._refill(ids)
-
-    @property
-    def used(self) -> int:
-        """How many slots are taken."""
-        return self._used
+        ids = np.zeros(len(dumped["sku"]) // _ID["sku"].itemsize, _ID)
+        for name in _ID.names or ():
+            ids[name] = np.frombuffer(dumped[name], _ID[name].newbyteorder("<"))
+        self._keep(ids)
 
     @property
     def room(self) -> int:
-        """How many may be taken before room has to be made."""
-        return len(self._hashes) // 2
-
-    def set_used(self, used: int) -> None:
-        """So many slots are taken now."""
-        self._used = used
+        """How many there may be before room has to be made."""
+        return min(len(self.table), len(self.slots) // 2)
 
     def make_room(self, ids: int) -> None:
-        """Room for at least this many more: what is forgotten goes first."""
-        if (self._used + ids) * 2 > len(self._hashes):
-            self._clean(ids)
+        """Room for at least this many more: what is forgotten goes first, if it is much."""
+        if self.rows + ids <= self.room:
+            return
+        live = self._live()
+        if DEAD_SHARE_MIN * np.count_nonzero(~live) >= self.rows:
+            self._keep(self.table[: self.rows][live])
+        self._grow(self.rows + ids)
 
     def _find(self, hash_: int, sku: int) -> int:
         """The slot of the id, or the free one where it would go; linear probing."""
-        hashes, owners, mask = self._hash_cells, self._sku_cells, self._mask
+        slots, hashes, owners, mask = self._slot_cells, self._hash_cells, self._sku_cells, len(self.slots) - 1
         slot = (hash_ >> 20) & mask
-        while (found := hashes[slot]) != FREE and (found != hash_ or owners[slot] != sku):
+        while (row := slots[slot] - 1) >= 0 and (hashes[row] != hash_ or owners[row] != sku):
             slot = (slot + 1) & mask
         return slot
 
     def _live(self) -> NDArray[np.bool_]:
         horizons = np.maximum(self._skus["newest_ms"] - self._dedupe_ms, self._skus["floor_ms"])
-        live: NDArray[np.bool_] = self._hashes != FREE
-        live[live] = self._times[live] >= horizons[self._owners[live]]
+        ids = self.table[: self.rows]
+        live: NDArray[np.bool_] = ids["time_ms"] >= horizons[ids["sku"]]
         return live
-
-    def _clean(self, ids: int = 0) -> None:
-        """Drops what is forgotten and makes room: at most a quarter of the slots are taken with `ids` more."""
-        live = self._live()
-        self._refill(self.table[live], ids)
-
-    def _refill(self, ids: Array, more: int = 0) -> None:
-        """Distinct ids into a table of the size for them and `more`."""
-        capacity = FIRST_CAPACITY
-        while capacity < 4 * (len(ids) + more):
-            capacity *= 2
-        self._allocate(capacity)
-        insert_ids(self.table, ids)
-        self._used = len(ids)
-        counts = np.bincount(ids["sku"], minlength=self._skus.rows)
-        self._skus["ids"][:] = counts[: self._skus.rows]
 
     def _shorten(self, sku: int) -> None:
         """Too many ids of one SKU: its horizon moves up until three quarters are left."""
-        horizon_ms = self.horizon_ms(sku)
-        mine = np.flatnonzero((self._hashes != FREE) & (self._owners == sku) & (self._times >= horizon_ms))
-        if len(mine) > self._ids_per_sku_max:
-            times = np.sort(self._times[mine])
+        ids = self.table[: self.rows]
+        times = np.sort(ids["time_ms"][(ids["sku"] == sku) & (ids["time_ms"] >= self.horizon_ms(sku))])
+        if len(times) > self._ids_per_sku_max:
             floor_ms = int(times[len(times) // 4])
             if np.count_nonzero(times >= floor_ms) > self._ids_per_sku_max:
                 floor_ms += 1  # one single time holds them all
             self._skus.cells["floor_ms"][sku] = floor_ms
-        self._clean()
+        self._keep(ids[self._live()])
 
-    def _allocate(self, capacity: int) -> None:
+    def _keep(self, ids: Array) -> None:
+        """These ids, all different, and no others."""
+        self.table: Array = np.zeros(max(FIRST_CAPACITY, len(ids)), _ID)
+        self.table[: len(ids)] = ids
+        self.rows = len(ids)
+        counts = np.bincount(ids["sku"], minlength=self._skus.rows)
+        self._skus["ids"][:] = counts[: self._skus.rows]
+        self._enter()
+
+    def _grow(self, ids: int) -> None:
+        """Room for this many ids."""
+        self.table = grown(self.table, ids)
+        if 2 * len(self.table) > len(self.slots):
+            self._enter()
+        else:
+            self._view()
+
+    def _enter(self) -> None:
+        """Gives each id a slot, in a table of the size for them."""
+        size = 2 * FIRST_CAPACITY
+        while size < 2 * len(self.table):
+            size *= 2
+        self.slots: NDArray[np.int32] = np.zeros(size, np.int32)
+        enter_ids(self.slots, self.table, self.rows)
+        self._view()
+
+    def _view(self) -> None:
         self.moves += 1
-        self._mask = capacity - 1
-        self.table: Array = np.zeros(capacity, _ID)
-        self._hashes, self._owners, self._times = (self.table[name] for name in _ID.names or ())
-        self._hash_cells = self._hashes.data
-        self._sku_cells = self._owners.data
-        self._time_cells = self._times.data
+        self._hash_cells, self._time_cells, self._sku_cells = (self.table[name].data for name in _ID.names or ())
+        self._slot_cells = self.slots.data

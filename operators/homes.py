@@ -18,7 +18,7 @@ _EVERY_KIND: Final = (1 << len(KIND_NAMES)) - 1
 class Homes:
     """Who may say what in a partition, and how much it believes locations; made anew where something has changed.
 
-    `sources` and `locations` are all names that the lane knows. `has_changed` is called where sources came to it.
+    `sources` and `locations` are all names that the lane knows. `has_changed` is called whenever sources may have come.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Homes:
         rules = [book.sources.get(name) for name in self._sources]
         kinds = [0 if rule is None else _kinds(rule) for rule in rules]
         noted = [rule is not None and rule.kinds is not None for rule in rules]
-        trusts = self._trust.table(origin + 1, self._locations)[origin].copy()
+        trusts = self._trust.row(origin, self._locations)
         return Home(
             int(not book.sources),
             self._sources.table,

@@ -475,6 +475,7 @@ class Lane:
             elif done.ended == NEW_DESTINATION:
                 self._add_location(text_of(part, DESTINATION))
             elif done.ended == PLAN:
+                rows = 1
                 self._plan_after(part, origin, outcome)
             elif done.ended == NO_ROOM:
                 self._plain.make_room(count - at)
@@ -896,7 +897,9 @@ class Lane:
         self._unexplained[sku] = None
         outcome.touched[sku] = None
         outcome.thresholds.extend(self._threshold(sku, change, happening) for change in changes)
-        outcome.replenishments.extend(plans)
+        if plans:
+            outcome.replenishments.extend(plans)
+            self._review(sku)  # what is open now has to be looked at with every movement
         if self._shadow is not None and (difference := self._shadow.difference(sku)) is not None:
             outcome.shadow.append(difference)
 

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from operators.admission import AHEAD_MS_MAX, NO_TIMESTAMP
 from operators.compiling import Held, compiled, entered, put_word, word_at, zeros_below
 from schemas.times import DAY_MS
 
@@ -718,6 +719,7 @@ class Lane(NamedTuple):
     position_pairs: PairTable
     entries: Records
     ids: Records
+    id_slots: Ints32  # an open-addressed table of their rows + 1
     demand: WindowColumns
     returns: WindowColumns
     standings: Records
@@ -774,11 +776,8 @@ DONE, ROW_BY_ROW, NO_ROOM, NEW_SKU, NEW_LOCATION, NEW_DESTINATION, FULL, PLAN = 
 NO_CAP: Final = -1
 PLACE_SAFETY, PLACE_LOW, PLACE_PLANNED = range(3)
 EVERYBODY: Final = -2  # in place of a source: it does not matter who
-TRUSTED_PERCENT: Final = 100
 NO_LEVEL: Final = -(2**62)
 OUT, LOW, IN_STOCK = range(3)
-AHEAD_MS_MAX: Final = 300_000
-NO_TIMESTAMP: Final = -1
 ID_SHIFT: Final = np.uint64(20)
 IN_TRANSIT: Final = 5
 MOVED_MAX: Final = 8  # entries of the history that one movement makes
@@ -1053,8 +1052,8 @@ def _offer(
         location = positions[next_ - 1].location
         if rules.draws[place, location] != 0:
             available = available_of(positions, next_ - 1)
-            if available > 0 and trusts[location] != TRUSTED_PERCENT:
-                available = available * trusts[location] // TRUSTED_PERCENT
+            if available > 0:
+                available = available * trusts[location] // 100
             units += max(0, available - rules.places[class_, location, PLACE_SAFETY])
             shortfall += max(0, -available)
         next_ = pairs.nexts[next_ - 1]
@@ -1173,7 +1172,10 @@ def _may_be_short(
     positions: Records, pairs: PairTable, places: Ints, reorders: Records, demand: WindowColumns, sku: int,
     class_: int, day: int,
 ) -> bool:  # fmt: skip
-    """Whether it is not certain that every planned position of `sku` is above its reorder point, as of `day`."""
+    """Whether it is not certain that every planned position of `sku` is above its reorder point, as of `day`.
+
+    No proposal is open: SKUs with one are special.
+    """
     next_ = pairs.firsts[sku]
     while next_ != 0:
         row = next_ - 1
@@ -1212,11 +1214,14 @@ def _hash_of(text: Bytes, texts: Ints, buffer: Bytes) -> np.uint64:
 
 
 @compiled
-def _find_id(ids: Records, hash_: np.uint64, sku: int) -> int:
+def _find_id(ids: Records, slots: Ints32, hash_: np.uint64, sku: int) -> int:
     """The slot of the id, or the free one where it would go."""
-    mask = len(ids) - 1
+    mask = len(slots) - 1
     slot = np.int64(hash_ >> ID_SHIFT) & mask
-    while ids[slot].hash != 0 and (ids[slot].hash != hash_ or ids[slot].sku != sku):
+    while slots[slot] != 0:
+        known = ids[slots[slot] - 1]
+        if known.hash == hash_ and known.sku == sku:
+            break
         slot = (slot + 1) & mask
     return slot
 
@@ -1255,7 +1260,8 @@ def _apply_plain(
 ) -> int:
     """As `apply_plain`."""
     plan, told, counts, texts, numbers, buffer = work
-    skus, text, ids, facts, sizes = lane.skus, messages.payloads, lane.ids, lane.facts, lane.sizes
+    skus, text, facts, sizes = lane.skus, messages.payloads, lane.facts, lane.sizes
+    ids, id_slots = lane.ids, lane.id_slots
     positions, position_pairs, entries = lane.positions, lane.position_pairs, lane.entries
     demand, returns = lane.demand, lane.returns
     for number in range(begin, len(places)):
@@ -1295,9 +1301,9 @@ def _apply_plain(
         hash_ = _hash_of(text, texts, buffer)
         if hash_ == 0:
             return ROW_BY_ROW
-        id_slot = _find_id(ids, hash_, sku)
-        is_new = ids[id_slot].hash == 0
-        if not is_new and ids[id_slot].time_ms >= horizon_ms:
+        id_slot = _find_id(ids, id_slots, hash_, sku)
+        id_row = id_slots[id_slot] - 1
+        if id_row >= 0 and ids[id_row].time_ms >= horizon_ms:
             counts[DUPLICATES] += 1
             counts[LAST_OFFSET] = messages.offsets[place]
             continue
@@ -1323,12 +1329,14 @@ def _apply_plain(
                 return ROW_BY_ROW
 
         article.newest_ms = max(article.newest_ms, time_ms)
-        if is_new:
-            sizes[SIZE_IDS] += 1
+        if id_row < 0:
+            id_row = sizes[SIZE_IDS]
+            sizes[SIZE_IDS] = id_row + 1
+            id_slots[id_slot] = id_row + 1
+            ids[id_row].hash = hash_
+            ids[id_row].sku = sku
             article.ids += 1
-        ids[id_slot].hash = hash_
-        ids[id_slot].sku = sku
-        ids[id_slot].time_ms = time_ms
+        ids[id_row].time_ms = time_ms
         counts[APPLIED] += 1
         position = _reach(positions, position_pairs, sizes, position, sku, location, time_ms)
         before, direction = available_of(positions, position), 0
@@ -1832,10 +1840,11 @@ def chain_entries(entries: Records, rows: int, positions: Records) -> None:
 
 
 @compiled
-def insert_ids(table: Records, ids: Records) -> None:
-    """Puts ids that are not there yet into the table."""
-    for place in range(len(ids)):
-        slot = _find_id(table, ids[place].hash, ids[place].sku)
-        table[slot].hash = ids[place].hash
-        table[slot].sku = ids[place].sku
-        table[slot].time_ms = ids[place].time_ms
+def enter_ids(slots: Ints32, ids: Records, count: int) -> None:
+    """Enters the first ids into slots that are all free; all of them are different."""
+    mask = len(slots) - 1
+    for row in range(count):
+        slot = np.int64(ids[row].hash >> ID_SHIFT) & mask
+        while slots[slot] != 0:
+            slot = (slot + 1) & mask
+        slots[slot] = row + 1

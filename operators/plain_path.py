@@ -228,6 +228,7 @@ class PlainPath:
             position_pairs.table,
             stock.history.table,
             self._ids.table,
+            self._ids.slots,
             stock.demand_windows.columns(),
             stock.return_windows.columns(),
             standings.table,
@@ -245,7 +246,7 @@ class PlainPath:
         positions, position_pairs, standings, standing_pairs = stock.tables()
         history, demand, returns = stock.history, stock.demand_windows, stock.return_windows
         sizes[:SIZES] = (
-            positions.rows, history.rows, self._ids.used, demand.rows, returns.rows, standings.rows,
+            positions.rows, history.rows, self._ids.rows, demand.rows, returns.rows, standings.rows,
             self._facts.used_bytes, self._sightings.heard.rows,
         )  # fmt: skip
         of_positions = (positions.capacity, position_pairs.room, demand.reach, returns.reach)
@@ -267,7 +268,7 @@ class PlainPath:
         rows = self._sizes[:SIZES].tolist()
         positions.rows, standings.rows = rows[plain.SIZE_POSITIONS], rows[plain.SIZE_STANDINGS]
         stock.history.set_rows(rows[plain.SIZE_ENTRIES])
-        self._ids.set_used(rows[plain.SIZE_IDS])
+        self._ids.rows = rows[plain.SIZE_IDS]
         stock.demand_windows.set_rows(rows[plain.SIZE_DEMAND])
         stock.return_windows.set_rows(rows[plain.SIZE_RETURNS])
         self._facts.set_used(rows[plain.SIZE_FACTS])

@@ -10,7 +10,8 @@ from operators.plain import NO_LEVEL
 _POINT: Final = record_of(
     [
         ("reorder_at", np.int64),
-        *((name, np.int32) for name in ("class_", "day", "stock_day", "stock_days", "edits", "units")),
+        ("units", np.int64),
+        *((name, np.int32) for name in ("class_", "day", "stock_day", "stock_days", "edits")),
         ("has_stock", np.int8),
     ]
 )
@@ -47,4 +48,4 @@ class ReorderPoints:
 
     def forget(self) -> None:
         """Other rules are in force, so classes are others."""
-        self.table[:] = np.zeros(1, _POINT)
+        self.table["class_"] = 0

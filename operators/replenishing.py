@@ -121,8 +121,8 @@ class Replenishing:
         return events
 
     def _note(self, row: int, moment_ms: int, need: Need) -> None:
-        if need.planning is not None:
-            class_ = self._stock.skus.cells["classes"][self._stock.positions.cells["sku"][row]]
+        class_ = self._stock.skus.cells["classes"][self._stock.positions.cells["sku"][row]]
+        if need.planning is not None and class_ >= 0:
             state = self._stock.demand_state(row, moment_ms // DAY_MS)
             self.points.note(row, class_, state, need.reorder_point if need.demand.units > 0 else None)
 

@@ -13,6 +13,7 @@ _OF_CHANNEL: Final = (
     "share_percent", "safety_units", "safety_percent", "low_stock_at", "recovered_at", "backorder_units",
     "commitment_only", "sell",
 )  # fmt: skip
+CLASSES_MAX: Final = 2048  # of a lane, whose columns are made anew with each new one; further SKUs go row by row
 CHANNELS_MAX: Final = 512  # of a SKU: what one movement can tell has to fit into what a call may tell
 CHANNEL: Final = record_of(
     [
@@ -27,8 +28,8 @@ CHANNEL: Final = record_of(
 class PlainRules:
     """Classes of rules that hold nothing but numbers: no safety stock follows from demand.
 
-    A class is made when it is first asked for, and knows every location; `moves` counts how often the columns were
-    made anew.
+    A class is made when it is first asked for, and knows every location. `channels_max` is how many channels a class
+    has at most; `moves` counts how often the columns were made anew.
     """
 
     def __init__(self, locations: IndexedNames, channels: Names) -> None:
@@ -42,6 +43,7 @@ class PlainRules:
         """Other rules came into force: all classes are made anew when they are asked for."""
         self._classes: dict[SkuRules, int] = {}
         self._of_class: list[SkuRules] = []
+        self.channels_max = 0
         self._columns: RuleColumns | None = None
         self._known_locations = 0
         self.moves += 1
@@ -51,13 +53,9 @@ class PlainRules:
         known = self._classes.get(resolved)
         if known is None:
             is_plain = not _is_dynamic(resolved) and len(resolved.channels) <= CHANNELS_MAX
+            is_plain = is_plain and len(self._of_class) < CLASSES_MAX
             known = self._classes[resolved] = self._add(resolved) if is_plain else ABSENT
         return known
-
-    @property
-    def channels_max(self) -> int:
-        """How many channels a class has at most."""
-        return max((len(resolved.channels) for resolved in self._of_class), default=0)
 
     @property
     def columns(self) -> RuleColumns:
@@ -68,6 +66,7 @@ class PlainRules:
 
     def _add(self, resolved: SkuRules) -> int:
         self._of_class.append(resolved)
+        self.channels_max = max(self.channels_max, len(resolved.channels))
         self._columns = None
         return len(self._of_class) - 1
 

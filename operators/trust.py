@@ -22,13 +22,19 @@ class Trust:
         """What is less than trusted in `origin`; None where everything is trusted."""
         return self._by_origin.get(origin)
 
+    def row(self, origin: int, locations: Names) -> Array:
+        """Percent by location."""
+        row = np.full(len(locations), TRUSTED_PERCENT, np.int64)
+        for location, percent in self._by_origin.get(origin, {}).items():
+            if (place := locations.row(location)) >= 0:
+                row[place] = percent
+        return row
+
     def table(self, origins: int, locations: Names) -> Array:
         """Percent by origin and location."""
-        table = np.full((origins, len(locations)), TRUSTED_PERCENT, np.int64)
-        for origin, trusts in self._by_origin.items():
-            for location, percent in trusts.items():
-                if origin < origins and (row := locations.row(location)) >= 0:
-                    table[origin, row] = percent
+        table = np.zeros((origins, len(locations)), np.int64)
+        for origin in range(origins):
+            table[origin] = self.row(origin, locations)
         return table
 
     def tell(self, origin: int, location: str, percent: int) -> int:

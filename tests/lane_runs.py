@@ -87,6 +87,12 @@ class Run:
 
     def take(self, steps: Iterable[Step]) -> "Run":
         """Take the steps, and then whatever is left in the logs."""
+        self.take_only(steps)
+        self._read_all()
+        return self
+
+    def take_only(self, steps: Iterable[Step]) -> None:
+        """Take the steps."""
         for step in steps:
             match step:
                 case Feed(log, count):
@@ -97,8 +103,6 @@ class Run:
                     self._save()
                 case Restart(again):
                     self._restart(again)
-        self._read_all()
-        return self
 
     def go_on(self, more: Logs) -> "Run":
         """Read further messages at the end of each log, after all that was there before."""

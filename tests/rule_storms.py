@@ -61,7 +61,7 @@ def sources_of(chance: random.Random) -> dict[str, SourceRules]:
     places = chance.choice([None, None, ("east", "west")])
     sources = {"wms": SourceRules(grace="2h", corrects=True, kinds=kinds, locations=places), "shop": SourceRules()}
     if not chance.randrange(3):
-        sources["shop"] = SourceRules(kinds=("reserved", "shipped", "returned"))
+        sources["shop"] = SourceRules(kinds=("reserved", "shipped", "returned", "stated"))
     if not chance.randrange(6):
         del sources["shop"]
     return sources
@@ -202,6 +202,8 @@ class Storm:
         body["location"] = self._chance.choice(PLACES)
         if not self._chance.randrange(8):
             body["reversal"] = True
+        if not self._chance.randrange(8):
+            body |= {"kind": "transfer_shipped", "destination": self._chance.choice(PLACES)}
         return body
 
     def _rare(self, sku: str) -> dict[str, Any]:
