@@ -48,14 +48,14 @@ class Homes:
         rules = [book.sources.get(name) for name in self._sources]
         kinds = [0 if rule is None else _kinds(rule) for rule in rules]
         noted = [rule is not None and rule.kinds is not None for rule in rules]
-        trusts = self._trust.row(origin, self._locations)
+        trusts = self._trust.percents(origin, self._locations)
         return Home(
             int(not book.sources),
             self._sources.table,
             np.array(kinds, np.int64),
             np.array(noted, np.int8),
             self._places(rules),
-            trusts,
+            np.array(trusts, np.int64),
         )
 
     def _places(self, rules: list[SourceRules | None]) -> Array:

@@ -333,7 +333,9 @@ class Stock:
 
     def trust_table(self) -> Array:
         """How much each home believes each location, in percent."""
-        return self._trust.table(len(self._generations), self.locations)
+        homes = range(len(self._generations))
+        table = [self._trust.percents(home, self.locations) for home in homes]
+        return np.array(table, np.int64).reshape(len(homes), len(self.locations))
 
     @property
     def trust_changes(self) -> tuple[int, int]:

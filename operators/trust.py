@@ -1,10 +1,7 @@
 """Trust: how much of a location's stock is believed, as each partition was told."""
 
+from collections.abc import Iterable
 from typing import Final
-
-import numpy as np
-
-from operators.columns import Array, Names
 
 TRUSTED_PERCENT: Final = 100
 
@@ -22,20 +19,10 @@ class Trust:
         """What is less than trusted in `origin`; None where everything is trusted."""
         return self._by_origin.get(origin)
 
-    def row(self, origin: int, locations: Names) -> Array:
-        """Percent by location."""
-        row = np.full(len(locations), TRUSTED_PERCENT, np.int64)
-        for location, percent in self._by_origin.get(origin, {}).items():
-            if (place := locations.row(location)) >= 0:
-                row[place] = percent
-        return row
-
-    def table(self, origins: int, locations: Names) -> Array:
-        """Percent by origin and location."""
-        table = np.zeros((origins, len(locations)), np.int64)
-        for origin in range(origins):
-            table[origin] = self.row(origin, locations)
-        return table
+    def percents(self, origin: int, locations: Iterable[str]) -> list[int]:
+        """How much `origin` trusts each of `locations`."""
+        trusts = self._by_origin.get(origin, {})
+        return [trusts.get(location, TRUSTED_PERCENT) for location in locations]
 
     def tell(self, origin: int, location: str, percent: int) -> int:
         """`origin` was told to trust `location` by `percent`; returns what held before."""

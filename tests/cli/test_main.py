@@ -1,6 +1,7 @@
 """What all commands share: help with examples, one line for what goes wrong, and exit codes."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,10 @@ def test_the_shell_completes_commands(tmp_path: Path) -> None:
         [ONHAND], check=False, cwd=tmp_path, env=environment(None) | asked, capture_output=True, text=True, timeout=30
     )
     assert shown.stdout.split() == ["doctor"]
+
+
+def test_no_command_loads_what_only_a_worker_needs() -> None:
+    """Compiled loops and their compiler take a third of a second, which every `onhand get` would wait for."""
+    look = "import sys, cli.main, cli.availability; print('numba' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"
