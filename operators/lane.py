@@ -38,7 +38,7 @@ from operators.plain import (
     SOURCE,
     Home,
 )
-from operators.plain_path import Crossing, PlainPath, PlainResult, Surroundings, Tables, text_of
+from operators.plain_path import Crossing, PlainPath, PlainResult, Surroundings, Tables, crossings_of, text_of
 from operators.positions import effect_of, signed_units
 from operators.replenishing import Replenishing
 from operators.requesting import Requesting, answer_to
@@ -218,7 +218,7 @@ class Lane:
             else:
                 part = Part.whole(item) if isinstance(item, Batch) else item
                 oldest_ms = _older(oldest_ms, part)
-                self._apply_part(part, outcome, beat)
+                self._apply_part(part, outcome, beat, teller)
         if self._is_behind:
             self._held.update(dict.fromkeys(outcome.touched))
         hashes: list[HashCall] = []
@@ -423,10 +423,10 @@ class Lane:
             document=msgspec.Raw(msgspec.json.encode(rules.book.document)),
         )
 
-    def _apply_part(self, part: Part, outcome: Outcome, beat: Callable[[], None]) -> None:
+    def _apply_part(self, part: Part, outcome: Outcome, beat: Callable[[], None], teller: Teller | None) -> None:
         origin, begin = self._origin(part.batch.origin), 0
         if self._is_plain():
-            begin = self._apply_plain(part, origin, outcome, beat)
+            begin = self._apply_plain(part, origin, outcome, beat, teller)
         for number, place in enumerate(part.places[begin:].tolist()):
             if number % BEAT_EVERY == 0:
                 beat()
@@ -446,7 +446,9 @@ class Lane:
         self._apply_message(message, batch.origin, outcome)
         self._applied[origin] = offset
 
-    def _apply_plain(self, part: Part, origin: int, outcome: Outcome, beat: Callable[[], None]) -> int:
+    def _apply_plain(
+        self, part: Part, origin: int, outcome: Outcome, beat: Callable[[], None], teller: Teller | None
+    ) -> int:
         """Applies a part by compiled loops, what is not plain row by row in its place; where the loops gave up."""
         batch, at, count, rows = part.batch, 0, len(part.places), 1
         while at < count and self._is_plain():
@@ -459,7 +461,9 @@ class Lane:
             )
             done = self._plain.apply(part, at, origin, around, self._applied[origin])
             self._applied[origin] = done.last_offset
-            self._take(done, batch, rules.generation, outcome)
+            self._take(done, outcome)
+            if done.crossed:
+                outcome.thresholds.extend(self._crossings(part, done.crossed, rules.generation, teller))
             at = done.place
             if done.ended == ROW_BY_ROW:
                 # Where nothing is plain, a call costs more than the rows that it finds to be none.
@@ -508,14 +512,24 @@ class Lane:
         """Whether nothing about the lane makes every movement more than a sum."""
         return self._shadow is None and self._plain.fits
 
-    def _take(self, done: PlainResult, batch: Batch, generation: int, outcome: Outcome) -> None:
+    def _take(self, done: PlainResult, outcome: Outcome) -> None:
         """What compiled loops have done becomes part of the outcome."""
         outcome.applied += done.applied
         outcome.duplicates += done.duplicates
         told = dict.fromkeys(done.touched)
         outcome.touched.update(told)
         self._unexplained.update(told)
-        outcome.thresholds.extend(self._crossed(crossing, batch, generation) for crossing in done.crossings)
+
+    def _crossings(
+        self, part: Part, count: int, generation: int, teller: Teller | None
+    ) -> Iterator[Threshold | Encoded]:
+        """The crossings that compiled loops have told last: ready for their topic where somebody tells, and can."""
+        written: list[Encoded | None] = [None] * count
+        if teller is not None and part.batch.headers is None:
+            written = teller.crossings(self._plain.lane, part.messages, count, generation, is_behind=self._is_behind)
+        made: list[Crossing] = crossings_of(part, count) if None in written else []
+        for place, record in enumerate(written):
+            yield record or self._crossed(made[place], part.batch, generation)
 
     def _crossed(self, crossing: Crossing, batch: Batch, generation: int) -> Threshold:
         stock, version = self._stock, batch.offsets[crossing.message]
@@ -928,21 +942,35 @@ class Lane:
 
 def warm_up() -> None:
     """Lets compiled loops be compiled, or loaded where they were before, so that no movement waits for it."""
-    origin = Origin("", "", 0, "")
-    lane = Lane(0, RuleBook(Rules(channels={"web": ChannelRules()})), LaneSettings(1, 1, dedupe_ms=1))
-    payload = (
-        b'{"id":"%d","source":"warm","kind":"shipped","sku":"A","location":"east","quantity":1,'
-        b'"time":"2026-01-01T00:00:00Z"}'
-    )
-    numbers = list(range(2))
-    payloads: list[bytes | None] = [payload % number for number in numbers]
+    rules, settings = RuleBook(Rules(channels={"web": ChannelRules()})), LaneSettings(1, 1, dedupe_ms=1, as_of_ms=1)
+    lane = Lane(0, rules, settings)
     teller = lane.teller("")
-    batch = Batch(origin, numbers, [-1] * len(numbers), [b"A"] * len(numbers), payloads)
-    result = lane.apply([batch], teller=teller)
+    by_row = [_warming(0, "east", b',"sequence":1'), _warming(1, "west", b',"sequence":1')]
+    lane.apply(
+        [_log_of([payload], first) for first, payload in enumerate(by_row)]
+    )  # a column of one row has its own type
+    result = lane.apply([_log_of([_warming(2, "east"), _warming(3, "east")], 2)], teller=teller)
     told, _ = lane.tell(teller, 1)
     if not (result.hashes and told.told):
         raise RuntimeError("the movements to warm up with were not plain")
-    Lane.restore(0, lane.snapshot(), RuleBook(Rules()), LaneSettings(1, 1, dedupe_ms=1))
+    fresh = Lane(0, rules, settings)
+    (crossing,) = fresh.apply([_log_of([_warming(0, "east")], 0)], teller=fresh.teller("")).thresholds
+    if not isinstance(crossing, Encoded):
+        raise TypeError("the crossing to warm up with was not plain")
+    Lane.restore(0, lane.snapshot(), RuleBook(Rules()), settings)
+
+
+def _warming(number: int, location: str, more: bytes = b"") -> bytes:
+    """A movement to warm up with, an hour after the one before."""
+    return (
+        b'{"id":"%d","source":"warm","kind":"received","sku":"A","location":"%s","quantity":100,'
+        b'"time":"2026-01-01T%02d:00:00Z"%s}'
+    ) % (number, location.encode(), number, more)
+
+
+def _log_of(payloads: list[bytes], first: int) -> Batch:
+    numbers = list(range(first, first + len(payloads)))
+    return Batch(Origin("", "", 0, ""), numbers, [-1] * len(numbers), [b"A"] * len(numbers), list(payloads))
 
 
 def _encoded(record: Availability) -> Encoded:

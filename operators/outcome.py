@@ -8,6 +8,7 @@ from schemas.outputs import (
     Cause,
     DeadLetter,
     Divergence,
+    Encoded,
     Replenishment,
     Reservation,
     RulesInForce,
@@ -35,7 +36,7 @@ class Outcome:
         # SKU rows to publish, in the order they were met; the record where it must not show what came later
         self.touched: dict[int, Availability | None] = {}
         self.is_plain = True  # nothing went row by row, so all that was touched is still plain
-        self.thresholds: list[Threshold] = []
+        self.thresholds: list[Threshold | Encoded] = []
         self.divergences: list[Divergence] = []
         self.reservations: list[Reservation] = []
         self.replenishments: list[Replenishment] = []

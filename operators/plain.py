@@ -1439,12 +1439,15 @@ class Texts(NamedTuple):
 class Telling(NamedTuple):
     """What telling needs besides the columns: names as they are written, and what is the same for all SKUs.
 
-    `names` are MessagePack strings, `channels` and `locations` JSON strings, all whole.
+    `names` are MessagePack strings, `channels` and `locations` JSON strings, all whole; `channel_ids` and
+    `location_ids` are what the ids of crossings hold of them.
     """
 
     names: Texts  # of channels
     channels: Texts
     locations: Texts
+    channel_ids: Texts
+    location_ids: Texts
     prefix: Bytes
     incarnation: Bytes  # in digits
     trusts: Ints  # [home, location], in percent
@@ -1457,17 +1460,23 @@ WORDS: Final = (
     '","rules":', ',"channels":{', ':{"promised":', ',"sellable":', ',"level":"', '"}', '},"locations":{',
     ':{"on_hand":', ',"reserved":', ',"allocated":', ',"picked":', ',"quarantined":', ',"in_transit":', ',"incoming":',
     ',"available":', ',"trust_percent":', ',"days_of_cover":', "null}", "}}", "out_of_stock", "low_stock", "in_stock",
-    "}",
+    "}", '{"id":"', '","sku":"', '","channel":', ',"location":', ',"from":"', '","to":"', '","sellable":',
+    ',"threshold":', ',"rules":', ',"time":"', '","initial":', ',"cause":{"type":"movement","source":"', '","id":"',
+    '"},"correlation":', ',"traceparent":null}', "null", "true", "false", '"',
 )  # fmt: skip
 (
     W_INCARNATION, W_VERSION, W_AS_OF, J_SKU, J_INCARNATION, J_VERSION, J_AS_OF, J_RULES, J_CHANNELS, J_PROMISED,
     J_SELLABLE, J_LEVEL, J_LEVEL_END, J_LOCATIONS, J_ON_HAND, J_RESERVED, J_ALLOCATED, J_PICKED, J_QUARANTINED,
     J_IN_TRANSIT, J_INCOMING, J_AVAILABLE, J_TRUST, J_COVER, J_NULL, J_END, J_OUT, J_LOW, J_IN, J_CLOSE,
+    T_ID, T_SKU, T_CHANNEL, T_LOCATION, T_FROM, T_TO, T_SELLABLE, T_THRESHOLD, T_RULES, T_TIME, T_INITIAL, T_CAUSE,
+    T_CAUSE_ID, T_CORRELATION, T_END, J_NONE, J_TRUE, J_FALSE, J_QUOTE,
 ) = range(len(WORDS))  # fmt: skip
 DIGITS_BYTES: Final = 20
 HASH_BYTES_MAX: Final = 512  # of a SKU besides its channels
 RECORD_BYTES_MAX: Final = 512  # of a record besides its channels and locations
 PLACE_BYTES_MAX: Final = 1024  # of a channel or a location
+TIME_BYTES: Final = 24
+CROSSING_ENDS: Final = 3  # of the id, of the time, and of the record
 COVER_MAX: Final = 10**15  # tenths of days; more of them are written otherwise
 
 
@@ -1786,6 +1795,81 @@ def _write_records(lane: Lane, telling: Telling, skus: Ints32, begin: int, out: 
             done = _put(out, at, words, J_END)
             ends[count - 1] = done
     return count
+
+
+@entered
+def write_crossings(
+    messages: Held[Messages], lane: Held[Lane], telling: Held[Telling], work: Held[Work], begin: int, count: int,
+    generation: int, out: Bytes, ends: Ints,
+) -> int:  # fmt: skip
+    """Writes the crossings told last, from the one at `begin` on, as `schemas.topics.THRESHOLDS` encodes them.
+
+    Returns how many fit; `ends` become CROSSING_ENDS of each (ABSENT: it cannot be written here).
+    """
+    return _write_crossings(
+        messages.value, lane.value, telling.value, work.value.told, begin, count, generation, out, ends
+    )
+
+
+@compiled
+def _write_crossings(
+    messages: Messages, lane: Lane, telling: Telling, told: Told, begin: int, count: int, generation: int, out: Bytes,
+    ends: Ints,
+) -> int:  # fmt: skip
+    """As `write_crossings`."""
+    names, words, text = lane.sku_names, telling.words, messages.payloads
+    positions, standings, done = lane.positions, lane.standings, 0
+    for place in range(begin, count):
+        crossing, number = told.crossings[place], place - begin
+        first, last = names.ends[crossing.sku], names.ends[crossing.sku + 1]
+        if CROSSING_ENDS * (number + 1) > len(ends) or done + RECORD_BYTES_MAX + 4 * PLACE_BYTES_MAX > len(out):
+            return number
+        ends[CROSSING_ENDS * number + 2] = ABSENT
+        at = _put_name(out, _put(out, done, words, T_ID), names.texts, first, last)
+        if at == ABSENT:
+            continue
+        version = messages.offsets[crossing.message]
+        if crossing.row >= 0:
+            at = _put(out, at, telling.channel_ids, standings[crossing.row].channel)
+        else:
+            at = _put(out, at, telling.location_ids, positions[-1 - crossing.row].location)
+        at = _put_digits(out, at, version)
+        ends[CROSSING_ENDS * number] = at
+        at = put_text(out, _put(out, at, words, T_SKU), names.texts, first, last)
+        at = _put(out, at, words, T_CHANNEL)
+        if crossing.row >= 0:
+            at = _put(out, at, telling.channels, standings[crossing.row].channel)
+            at = _put(out, _put(out, at, words, T_LOCATION), words, J_NONE)
+        else:
+            at = _put(out, _put(out, at, words, J_NONE), words, T_LOCATION)
+            at = _put(out, at, telling.locations, positions[-1 - crossing.row].location)
+        at = _put(out, _put(out, at, words, T_FROM), words, J_OUT + crossing.before)
+        at = _put(out, _put(out, at, words, T_TO), words, J_OUT + crossing.after)
+        at = _put_digits(out, _put(out, at, words, T_SELLABLE), crossing.units)
+        at = _put_digits(out, _put(out, at, words, T_THRESHOLD), crossing.threshold)
+        at = _put_digits(out, _put(out, at, words, J_VERSION), version)
+        at = _put_digits(out, _put(out, at, words, T_RULES), generation)
+        at = _put_time(out, _put(out, at, words, T_TIME), crossing.time_ms)
+        ends[CROSSING_ENDS * number + 1] = at
+        at = _put(out, _put(out, at, words, T_INITIAL), words, J_TRUE if crossing.initial != 0 else J_FALSE)
+        done = _put_cause(out, at, words, text, told.texts, place * 2 * TEXTS)
+        ends[CROSSING_ENDS * number + 2] = done
+    return count - begin
+
+
+@compiled
+def _put_cause(out: Bytes, at: int, words: Texts, text: Bytes, texts: Ints, begin: int) -> int:
+    """Writes the end of a crossing: which movement it was, whose texts stand from `begin` on, and its correlation."""
+    source, id_, correlation = begin + 2 * SOURCE, begin + 2 * ID, begin + 2 * CORRELATION
+    at = put_text(out, _put(out, at, words, T_CAUSE), text, texts[source], texts[source + 1])
+    at = put_text(out, _put(out, at, words, T_CAUSE_ID), text, texts[id_], texts[id_ + 1])
+    at = _put(out, at, words, T_CORRELATION)
+    if texts[correlation] == ABSENT:
+        at = _put(out, at, words, J_NONE)
+    else:
+        at = put_text(out, _put(out, at, words, J_QUOTE), text, texts[correlation], texts[correlation + 1])
+        at = _put(out, at, words, J_QUOTE)
+    return _put(out, at, words, T_END)
 
 
 # What is done now and then with whole columns

@@ -17,7 +17,6 @@ from operators.plain import (
     SIZES,
     TEXTS,
     Home,
-    Messages,
     Moment,
     Plan,
     Told,
@@ -69,7 +68,7 @@ class PlainResult(NamedTuple):
     duplicates: int
     last_offset: int
     touched: list[int]
-    crossings: list[Crossing]
+    crossed: int
 
 
 class Surroundings(NamedTuple):
@@ -142,7 +141,7 @@ class PlainPath:
             duplicates,
             last_offset,
             WORK.told.touched[:touched].tolist(),
-            _crossings(part.messages.arrays, WORK.told, crossed),
+            crossed,
         )
 
     def new_skus(self, part: Part, begin: int, home: Held[Home]) -> list[str]:
@@ -281,16 +280,15 @@ def text_of(part: Part, text: int) -> str:
     return part.messages.arrays.payloads[begin:end].tobytes().decode()
 
 
-def _crossings(messages: Messages, told: Told, count: int) -> list[Crossing]:
-    if not count:
-        return []
+def crossings_of(part: Part, count: int) -> list[Crossing]:
+    """The crossings of the call that was the last, so many."""
+    told, text = WORK.told, part.messages.arrays.payloads.data
     spans = told.texts[: count * 2 * TEXTS].reshape(count, 2 * TEXTS)
     wanted = spans[
         :,
         [2 * plain.SOURCE, 2 * plain.SOURCE + 1, 2 * plain.ID, 2 * plain.ID + 1,
          2 * plain.CORRELATION, 2 * plain.CORRELATION + 1],
     ].tolist()  # fmt: skip
-    text = messages.payloads.data
     return [
         Crossing(  # type: ignore[call-arg]  # the numbers are those of its first fields
             *numbers,

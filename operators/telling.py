@@ -1,6 +1,6 @@
 """Telling: what Redis and the availability topic are told of plain SKUs, written by compiled loops."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -8,9 +8,22 @@ import numpy as np
 
 from operators.columns import Array, Names
 from operators.compiling import Held, hold
-from operators.plain import ABSENT, WORDS, Lane, Telling, Texts, write_hashes, write_records
+from operators.plain import (
+    ABSENT,
+    CROSSING_ENDS,
+    TIME_BYTES,
+    WORDS,
+    Lane,
+    Telling,
+    Texts,
+    write_crossings,
+    write_hashes,
+    write_records,
+)
+from operators.plain_path import HELD_WORK, WORK
+from operators.route import Packed
 from operators.stock import Stock
-from schemas.outputs import Encoded, HashCall
+from schemas.outputs import Encoded, HashCall, position_threshold_id, threshold_id
 from schemas.times import format_ms
 
 SKUS_PER_CALL_MAX: Final = 128  # a reader behind one call still gets its answer within a millisecond
@@ -30,6 +43,7 @@ class Teller:
         self._prefix = np.frombuffer(prefix.encode() or b"", np.uint8)
         self._telling: Held[Telling] | None = None
         self._known: tuple[object, ...] = ()
+        self._writes_names = True  # whether JSON has the names as they are
 
     def hashes(self, lane: Held[Lane], skus: Array, *, is_behind: bool) -> list[HashCall]:
         """Calls of `redis_availability.lua` for the SKUs of these rows."""
@@ -57,6 +71,32 @@ class Teller:
             begin += count
         return told, left
 
+    def crossings(
+        self, lane: Held[Lane], messages: Packed, count: int, generation: int, *, is_behind: bool
+    ) -> list[Encoded | None]:
+        """Records of the crossings that compiled loops told last, so many; None for one that is to be made row-wise."""
+        telling, told = self._as_of_now(is_behind=is_behind), list[Encoded | None]()
+        skus = WORK.told.crossings["sku"][:count].tolist()
+        while self._writes_names and len(told) < count:
+            begin = len(told)
+            done = write_crossings(messages.held, lane, telling, HELD_WORK, begin, count, generation, _OUT, _ENDS)
+            if not done:
+                break
+            told.extend(self._written(skus[begin : begin + done], _ENDS[: CROSSING_ENDS * done].tolist()))
+        return [*told, *[None] * (count - len(told))]
+
+    def _written(self, skus: list[int], ends: list[int]) -> Iterator[Encoded | None]:
+        """What was written as crossings of these SKUs."""
+        begin, text, names = 0, _OUT.data, self._stock.names
+        for sku, id_end, time_end, end in zip(skus, ends[::3], ends[1::3], ends[2::3], strict=True):
+            if end == ABSENT:
+                yield None
+                continue
+            id_ = str(text[begin + _ID_AT : id_end], "utf-8")
+            time = str(text[time_end - TIME_BYTES : time_end], "ascii")
+            yield Encoded(names[sku].encode(), id_, time, text[begin:end].tobytes())
+            begin = end
+
     def _collect(self, skus: list[int], ends: list[int], told: list[Encoded], left: list[int]) -> None:
         cells, names = self._stock.skus.cells, self._stock.names
         versions, times, at, text = cells["version"], cells["as_of_ms"], 0, _OUT.data
@@ -74,10 +114,13 @@ class Teller:
         known = (len(channels), len(locations), self._stock.trust_changes, is_behind)
         if self._telling is None or known != self._known:
             self._known = known
+            self._writes_names = all(_json(name) == f'"{name}"'.encode() for name in (*channels, *locations))
             telling = Telling(
                 _texts(map(_msgpack, channels)),
                 _texts(map(_json, channels)),
                 _texts(map(_json, locations)),
+                _texts(threshold_id("", name, 0)[:-1].encode() for name in channels),
+                _texts(position_threshold_id("", name, 0)[:-1].encode() for name in locations),
                 self._prefix,
                 np.frombuffer(str(self._incarnation).encode(), np.uint8),
                 self._stock.trust_table(),
@@ -97,4 +140,5 @@ def _texts(pieces: Iterable[bytes]) -> Texts:
 
 _WORDS: Final = _texts(word.encode("latin-1") for word in WORDS)
 _OUT: Final = np.zeros(OUT_BYTES, np.uint8)  # one for all lanes of a process, which take turns
+_ID_AT: Final = len('{"id":"')
 _ENDS: Final = np.zeros(RECORDS_AT_ONCE_MAX, np.int64)

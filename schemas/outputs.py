@@ -363,7 +363,7 @@ class LaneResult(NamedTuple):
 
     lane: int
     availability: list[Availability]
-    thresholds: list[Threshold]
+    thresholds: list[Threshold | Encoded]
     divergences: list[Divergence]
     reservations: list[Reservation]
     replenishments: list[Replenishment]

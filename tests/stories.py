@@ -11,6 +11,7 @@ from schemas.batches import Batch, Origin
 from schemas.outputs import Availability, LaneResult, Threshold
 from schemas.rules import ChannelRules, LocationRules, Rules
 from schemas.times import format_ms
+from tests.lane_runs import crossings_in
 
 BEGIN_MS = 1_795_219_200_000  # 2026-11-21T00:00:00Z
 LOG = Origin("cluster", "topic-id", 0, "inventory.movements")
@@ -62,7 +63,7 @@ def after(story: str, rules: Rules = RULES, *, batches: bool = False) -> Told:
     results = [lane.apply([_batch(payloads, places)]) for places in cut if places]
     assert not any(result.dead_letters for result in results), results
     records = [record for result in results for record in result.availability]
-    crossings = list(itertools.chain.from_iterable(result.thresholds for result in results))
+    crossings = list(itertools.chain.from_iterable(map(crossings_in, results)))
     return Told(records[-1] if records else None, crossings, results)
 
 

@@ -20,6 +20,7 @@ from schemas.outputs import (
 )
 from schemas.rules import Rules
 from schemas.times import format_ms
+from tests.lane_runs import crossings_in
 
 BEGIN_MS = 1_795_219_200_000  # 2026-11-21T00:00:00Z
 MINUTE_MS = 60_000
@@ -127,7 +128,7 @@ class Tale:
         if result.availability:
             self.record = result.availability[-1]
         self.answers += result.reservations
-        self.crossings += result.thresholds
+        self.crossings += crossings_in(result)
         self.divergences += result.divergences
         self.dead_letters += result.dead_letters
         self.proposals += result.replenishments

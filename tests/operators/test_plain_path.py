@@ -1,6 +1,8 @@
 """Whatever changes a lane's columns beside compiled loops, these see them as they are."""
 
 import itertools
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import msgspec
@@ -98,6 +100,39 @@ def test_a_standing_is_the_right_one_wherever_it_is_looked_for_first() -> None:
         for guess in range(-1, 9):
             found = _standing_of(standings.table, pairs.table.slots, standings.rows, sku, channel, guess)
             assert found == rows.get((sku, channel), -1)
+
+
+def test_nothing_is_left_to_compile_after_warming_up() -> None:
+    """In a process of its own: what a flow meets is compiled before its first movement, or it would wait for that."""
+    subprocess.run([sys.executable, "-c", COMPILED_LATER], check=True)
+
+
+COMPILED_LATER = """
+from operators import plain
+from operators.lane import Lane, warm_up
+from operators.rules import RuleBook
+from tests.lane_runs import batch_of
+from tests.operators.test_telling import PREFIX, SETTINGS
+from tests.rule_storms import Storm
+
+def compiled():
+    return {name: len(value.overloads) for name, value in vars(plain).items() if hasattr(value, "overloads")}
+
+warm_up()
+before = compiled()
+for seed in range(40):
+    storm = Storm(seed, misplaced=False, calm=seed % 2 == 0)
+    lane = Lane(0, RuleBook(storm.rules), SETTINGS)
+    teller = lane.teller(PREFIX)
+    for log in storm.logs():
+        lane.apply([batch_of(log)], teller=teller)
+    lane.tell(teller, 100)
+    lane.begin_refill()
+    lane.refill(100, teller)
+    Lane.restore(0, lane.snapshot(), RuleBook(storm.rules), SETTINGS)
+assert len(before) > 30
+assert compiled() == before, set(compiled().items()) - set(before.items())
+"""
 
 
 def test_room_that_was_made_is_seen(log: Log) -> None:

@@ -11,11 +11,11 @@ from operators.lane import Lane, LaneMaking, LaneSettings, _LaneLogic
 from operators.route import route
 from operators.rules import RuleBook
 from schemas.batches import Batch
-from schemas.outputs import Availability, LaneResult
+from schemas.outputs import Availability, Encoded, LaneResult, Threshold
 from schemas.rules import ChannelRules, LocationRules, Rule, Rules
-from schemas.topics import AVAILABILITY
+from schemas.topics import AVAILABILITY, THRESHOLDS
 from sinks.redis_availability import calls_of
-from tests.lane_runs import batch_of
+from tests.lane_runs import batch_of, crossings_in
 from tests.movement_strategies import AS_OF_MS, DEDUPE_MS, Logs, all_rules, long_logs, origin
 from tests.rule_storms import Storm
 
@@ -59,8 +59,10 @@ def assert_told_as_row_by_row(logs: Logs, rules: Rules, cuts: list[int]) -> None
             if begin == end:
                 continue
             batch = batch_of(log[begin:end])
-            wanted = {record.sku: record for record in plain.apply([batch]).availability}
+            whole = plain.apply([batch])
+            wanted = {record.sku: record for record in whole.availability}
             result = teller_of.apply([batch], teller=teller)
+            assert [*map(encoded, result.thresholds)] == [*map(encoded, whole.thresholds)]
             row_wise = {record.sku for record in result.availability}
             assert {sku: wanted[sku] for sku in row_wise} == {record.sku: record for record in result.availability}
             rest = [record for sku, record in wanted.items() if sku not in row_wise]
@@ -72,6 +74,14 @@ def assert_told_as_row_by_row(logs: Logs, rules: Rules, cuts: list[int]) -> None
                 record.sku: (f"{record.sku}:{record.version}", record.as_of, AVAILABILITY.encode(record))
                 for record in rest
             }
+
+
+def encoded(crossing: Threshold | Encoded) -> Encoded:
+    """As its topic has it."""
+    if isinstance(crossing, Encoded):
+        return crossing
+    value = THRESHOLDS.encode(crossing)
+    return Encoded(crossing.sku.encode(), crossing.id, crossing.time, value, crossing.traceparent)
 
 
 def shipped(number: int, sku: str, location: str, day: int) -> bytes:
@@ -91,13 +101,19 @@ def batch_for(sku: str, payloads: list[bytes | None]) -> Batch:
 @pytest.mark.parametrize("name", ["A", 'with "quotes"', "back\\slash", "Grüße", "x" * 128])
 def test_names_are_told_as_they_are(name: str) -> None:
     """SKUs and locations with characters that JSON escapes, or none that ASCII knows, days of cover among them."""
-    lane = Lane(0, RuleBook(Rules(locations={name: LocationRules()})), SETTINGS)
-    whole = Lane(0, RuleBook(Rules(locations={name: LocationRules()})), SETTINGS)
+    rules = Rules(
+        locations={name: LocationRules(low_stock_at=3)}, channels={"a=b:100%": ChannelRules(), "ü": ChannelRules()}
+    )
+    lane, whole = (Lane(0, RuleBook(rules), SETTINGS) for _ in range(2))
     teller = lane.teller(PREFIX)
-    payloads: list[bytes | None] = [shipped(number, name, name, 1 + number // 2) for number in range(40)]
-    batch = batch_for(name, payloads)
-    (record,) = whole.apply([batch]).availability
+    payloads = [shipped(number, name, name, 1 + number // 2) for number in range(40)]
+    payloads[0] = payloads[0].replace(b'"shipped"', b'"received"').replace(b'"quantity":3', b'"quantity":100')
+    batch = batch_for(name, list(payloads))
+    expected = whole.apply([batch])
+    (record,) = expected.availability
     result = lane.apply([batch], teller=teller)
+    assert {crossing.location for crossing in crossings_in(expected)} == {None, name}
+    assert [*map(encoded, result.thresholds)] == [*map(encoded, expected.thresholds)]
     assert [*texts_in(result), *texts_of(result.availability)] == texts_of([record])
     told = [entry.value for entry in lane.tell(teller, 10)[0].told] or [AVAILABILITY.encode(result.availability[0])]
     assert told == [AVAILABILITY.encode(record)]
