@@ -246,6 +246,7 @@ class Oracle:
         """What a fact does; whether it touched the SKU."""
         if isinstance(fact, Movement):
             _move(article, fact, happening.time_ms)
+            _hear(article, fact, self._home(article).rules)
         elif isinstance(fact, requests.COMMITTING):
             requests.commit(article, fact)
         elif isinstance(fact, m.Counted):
@@ -509,6 +510,13 @@ def _traceparent(message: Message) -> str | None:
     return None
 
 
+def _hear(article: Article, movement: Movement, rules: Rules) -> None:
+    """As long as the rules say which kinds a source may tell, those that it does tell are kept in mind."""
+    source = rules.sources.get(movement.source)
+    if source is not None and source.kinds is not None:
+        article.heard.add((movement.location, movement.source, str(movement.__struct_config__.tag)))
+
+
 def _move(article: Article, movement: Movement, time_ms: int) -> None:
     """The movement's row of signs, times its quantity, where it happened; and what hangs on it."""
     here = article.position(movement.location)
@@ -534,7 +542,6 @@ def _move(article: Article, movement: Movement, time_ms: int) -> None:
     here.reach(time_ms, before)
     _note_demand(article, movement, here, time_ms)
     article.number(movement.location, movement.source, movement.sequence)
-    article.heard.add((movement.location, movement.source, str(movement.__struct_config__.tag)))
     article.recent.append(movement)
     for statement in article.waiting:
         if statement.fact.location == movement.location and time_ms <= statement.time_ms:
