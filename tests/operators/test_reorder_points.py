@@ -30,12 +30,12 @@ class Log:
         self.messages: list[Message] = []
         self.now_ms = BEGIN_MS
 
-    def moved(self, kind: str, units: int, place: str = "east", **more: str) -> None:
-        """A movement, a minute after what was before it."""
+    def moved(self, kind: str, units: int, place: str = "east", *, late_ms: int = 0, **more: str) -> None:
+        """A movement, a minute after what was before it; dated `late_ms` before that."""
         self.now_ms += 60_000
         body: dict[str, Any] = {
             "id": str(len(self.messages)), "source": "wms", "kind": kind, "sku": "A", "location": place,
-            "quantity": units, "time": format_ms(self.now_ms), **more,
+            "quantity": units, "time": format_ms(self.now_ms - late_ms), **more,
         }  # fmt: skip
         self.add(b"A", msgspec.json.encode(body))
 
@@ -109,6 +109,19 @@ def test_a_proposal_that_the_daily_look_brought_is_closed_in_the_middle_of_the_d
     log.moved("received", 200)
     log.moved("shipped", 1)
     assert [event for event, _ in log.events()] == ["proposed", "closed"]
+
+
+def test_what_is_known_late_changes_what_was_noted() -> None:
+    """That nothing was there for weeks makes the same sales more a day, and what is on its way too little."""
+    log = Log()
+    log.moved("received", 120)
+    log.moved("shipped", 20)
+    log.moved("expected", 15, order="PO-1")
+    for _ in range(25):
+        log.now_ms += DAY_MS
+        log.ticked()
+    log.moved("adjusted", -100, late_ms=25 * DAY_MS, reason="found missing")
+    assert [event for event, _ in log.events()] == ["proposed"]
 
 
 @pytest.mark.parametrize("units", [QUANTITY_MAX, 1_200_000_000])
