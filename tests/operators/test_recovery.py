@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from operators.lane import Lane, LaneHooks, LaneMaking, LaneSettings, _LaneLogic
+from operators.lane import EXPLAINING_AT_END_SECONDS, Lane, LaneHooks, LaneMaking, LaneSettings, _LaneLogic
 from operators.route import Item, Routed, route
 from operators.rules import RuleBook
 from operators.snapshots import SnapshotError, pack, unpack
@@ -252,7 +252,7 @@ def test_nothing_is_explained_at_the_end_of_an_input_that_was_not_read_up_to_whe
 def test_a_drain_explains_what_there_is_time_for_and_the_next_run_the_rest() -> None:
     """A look at a SKU with a long history takes its time, which whoever stops a flow would wait for."""
     looks = itertools.count()
-    logic = _logic(hooks=LaneHooks(worked=lambda: next(looks) * 0.7))
+    logic = _logic(hooks=LaneHooks(worked=lambda: next(looks) * 0.7 * EXPLAINING_AT_END_SECONDS))
     messages = [record(number, f"SKU-{number}") for number in range(40)]
     first = explained_in(logic.on_batch(routed(log_of(*messages)))[0])
     at_end = explained_in(logic.on_eof()[0])
