@@ -11,11 +11,12 @@ from tests.bench.stored import drain, line, store
 
 KERNEL = {
     "dataset": "uniform", "movements_per_second": 30_000, "decoding_per_second": 1_000_000, "times_decoding": 33.3,
+    "opening_movements_per_second": 20_000, "steady_movements_per_second": 32_000, "steady_times_decoding": 31.2,
     "bytes_per_position": 2000, "snapshot_bytes_per_position": 300,
 }  # fmt: skip
 HEADS = (
-    "| SKUs | movements/s | decoding alone, movements/s | times decoding | bytes per position"
-    " | snapshot, bytes per position |"
+    "| SKUs | movements/s | decoding alone, movements/s | times decoding | all SKUs new, movements/s"
+    " | steady, movements/s | steady, times decoding | bytes per position | snapshot, bytes per position |"
 )
 RUNS = (
     "Medians of 2 runs a row, the smallest and the largest in brackets; 2026-11-26, revision abc, Some CPU, 2 cores;"
@@ -47,8 +48,8 @@ def test_text_stays_and_fields_become_tables(tmp_path: Path) -> None:
         "```console", "onhand bench kernel --runs 5", "```", "",
         "Text.", "",
         HEADS,
-        "|---|---|---|---|---|---|",
-        "| uniform | 30,500 (30,000–31,000) | 1,000,000 | 33.3 | 2,000 | 300 |", "",
+        "|---|---|---|---|---|---|---|---|---|",
+        "| uniform | 30,500 (30,000–31,000) | 1,000,000 | 33.3 | 20,000 | 32,000 | 31.2 | 2,000 | 300 |", "",
         RUNS, "",
         "![kernel: movements/s; decoding alone, movements/s](performance/kernel.svg)",
     ]  # fmt: skip
