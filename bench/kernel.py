@@ -21,7 +21,7 @@ from schemas.batches import Batch
 from schemas.movements import Record
 
 LANES: Final = 64
-BATCH_MESSAGES: Final = 20_000  # as a source gives them that is behind
+BATCH_MESSAGES: Final = 10_000  # as a source gives them that is behind
 PREFIX: Final = "avail:"
 SKUS_MAX: Final = 1_000_000
 

@@ -72,7 +72,7 @@ class KafkaReading:
     group: str
     options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     slots: int = 8  # fixed once a state exists
-    batch_messages_max: int = 20_000
+    batch_messages_max: int = 10_000  # eight slots of a worker that is behind have one at the same time
     queue_kbytes_max: int = 2048
     start_seconds_max: float = 15.0
     accept_truncated: bool = False  # begin at a log that has lost its beginning
