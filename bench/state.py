@@ -24,7 +24,8 @@ from flows.availability import Sinks, availability_flow
 from flows.board import Board
 from flows.running import run_flow
 from flows.store import FORMAT, PARTS, Meta, create, lane_snapshots
-from operators.lane import Lane, LaneHooks, LaneMaking, LaneSettings
+from operators.lane import Lane, LaneSettings
+from operators.lane_step import LaneHooks, LaneMaking
 from operators.rules import RuleBook
 from schemas.movements import Received, encode
 from schemas.settings import StateSettings

@@ -25,7 +25,8 @@ from flows.board import IN_FLIGHT_BYTES_MAX, READER_SLOTS, Board
 from flows.health import Facts, HealthServer
 from flows.measures import Measures
 from flows.running import run_flow
-from operators.lane import LaneHooks, LaneMaking, LaneSettings, warm_up
+from operators.lane import LaneSettings, warm_up
+from operators.lane_step import LaneHooks, LaneMaking
 from operators.rules import RuleBook
 from operators.snapshots import SnapshotError
 from schemas.rule_changes import rules_of_document

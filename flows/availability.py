@@ -9,7 +9,7 @@ from bytewax.inputs import Source
 from bytewax.operators import KeyedStream
 from bytewax.outputs import Sink
 
-from operators.lane import LaneMaking, run_lanes
+from operators.lane_step import LaneMaking, run_lanes
 from operators.route import Item
 from schemas.outputs import LaneResult
 

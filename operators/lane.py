@@ -1,16 +1,13 @@
-"""Lane: one actor over its SKUs that puts the operators in order, and its place in a dataflow."""
+"""Lane: one actor over its SKUs that puts the operators in order."""
 
 from base64 import b64encode
 from collections.abc import Callable, Collection, Iterable, Iterator
-from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import islice
 from typing import Final, NamedTuple, cast
 
-import bytewax.operators as op
 import msgspec
 import numpy as np
-from bytewax.dataflow import Stream
-from bytewax.operators import KeyedStream, StatefulBatchLogic
 
 from operators.admission import admit
 from operators.columns import Array
@@ -42,7 +39,7 @@ from operators.plain_path import Crossing, PlainPath, PlainResult, Surroundings,
 from operators.positions import effect_of, signed_units
 from operators.replenishing import Replenishing
 from operators.requesting import Requesting, answer_to
-from operators.route import Item, Part, Routed, route, sku_of
+from operators.route import Item, Part, sku_of
 from operators.rules import RuleBook, SkuRules
 from operators.shadow import Shadow
 from operators.snapshots import SnapshotError, pack, unpack
@@ -80,7 +77,6 @@ from schemas.outputs import (
     Cause,
     DeadLetter,
     Encoded,
-    Explanation,
     HashCall,
     LaneResult,
     Replenishment,
@@ -99,21 +95,10 @@ BEAT_EVERY: Final = 256  # messages
 ROWS_AT_ONCE_MAX: Final = 64
 FIRST_PARTITION: Final = 0  # what every partition is told is told on by this one
 HISTORY_MAX: Final = 4096  # entries of one position
-EXPLAINED_EVERY_MS: Final = 1000  # a SKU, at most
-EXPLAINED_A_SECOND_MAX: Final = 16  # SKUs of one lane
-EXPLAINING_SHARE: Final = 0.25  # of a core, that all lanes together spend on it at most
-CATCH_UP_MS: Final = 100
-BEHIND_MS: Final = 2000  # explanations wait while what is read is older than this
-EXPLAINED_AT_END_MAX: Final = 100  # SKUs of one lane: a drain does not wait for all that nobody asked about,
-EXPLAINING_AT_END_SECONDS: Final = 0.25  # nor longer than this, of one core, for all lanes together
-TOLD_AT_ONCE_MAX: Final = 1024  # SKUs of one lane, whose records the topic is told
-TOLD_RARELY: Final = 10  # times `tell_ms` while behind: what was so a while ago is not worth a record each second
+CONTROLS_KEPT: Final = 16  # ticks of partitions whose batches are applied in turn
 _UNTOUCHED: Final = object()
 _encode: Final = msgspec.json.Encoder().encode
-_CONTENT_END: Final = LaneResult._fields.index("oldest_ms")  # all before it but the lane's number is content
 TRACE_HEADER: Final = "traceparent"
-REFILLED_AT_ONCE_MAX: Final = 128  # SKUs of one lane: so what is new never waits long behind what was lost
-REFILLED_EVERY_MS: Final = 50
 
 
 class LaneSettings(NamedTuple):
@@ -283,7 +268,7 @@ class Lane:
         told, left = teller.records(self._plain.lane, plain) if len(plain) else ([], [])
         left += sorted(set(skus).difference(plain.tolist()))
         rest = [self._availability(sku) for sku in left if sku not in self._pending]
-        return _nothing(self.number)._replace(told=[*told, *map(_encoded, rest)]), not self._untold
+        return nothing_of(self.number)._replace(told=[*told, *map(_encoded, rest)]), not self._untold
 
     def _caught_up(self, told: CaughtUp) -> None:
         """With the last part that has caught up, all is known again that was ever shown."""
@@ -373,7 +358,7 @@ class Lane:
                 home = homes[self._stock.skus.cells["home"][sku]]
                 explanations.append(self._explaining.explain(sku, home, self._settings.incarnation))
                 del self._unexplained[sku]
-        return _nothing(self.number)._replace(explanations=explanations)
+        return nothing_of(self.number)._replace(explanations=explanations)
 
     def begin_refill(self) -> None:
         """Redis has lost what it was told: everything is to be told again, SKUs by `refill`."""
@@ -401,7 +386,7 @@ class Lane:
         if teller is not None and len(plain):
             hashes = teller.hashes(self._plain.lane, plain, is_behind=self._is_behind)
         told = [self._availability(sku) for sku in sorted(set(shown).difference(plain.tolist()))]
-        result = _nothing(self.number)._replace(availability=told, hashes=hashes, is_refill=True)
+        result = nothing_of(self.number)._replace(availability=told, hashes=hashes, is_refill=True)
         return result, len(skus) < skus_max
 
     def _tell_rules(self, origin: Origin, outcome: Outcome) -> None:
@@ -434,7 +419,6 @@ class Lane:
 
     def _apply_row(self, batch: Batch, place: int, origin: int, outcome: Outcome) -> None:
         """Applies one message of a batch; the definition of what it means begins here."""
-        self._plain.has_changed()
         outcome.is_plain = False
         offset, key, payload = batch.offsets[place], batch.keys[place], batch.payloads[place]
         if offset <= self._applied[origin]:
@@ -595,7 +579,7 @@ class Lane:
         return row
 
     def _apply_message(self, message: _Message, origin: Origin, outcome: Outcome) -> None:
-        decoded = decode(message.payload)
+        decoded = decode(message.payload) if message.key else _decode_for_all(message.payload)
         refusal = (
             decoded
             if isinstance(decoded, Refusal)
@@ -610,6 +594,8 @@ class Lane:
         """Gives a record to the operators of its kind; what it says about divergences is told at its end."""
         record, time_ms = decoded
         refusal = None
+        if not isinstance(record, Tick):
+            self._plain.has_changed()  # most ticks change nothing, and there are many
         if isinstance(record, Requested):
             refusal = self._ask(record, time_ms, message, outcome)
         elif isinstance(record, Fact):
@@ -780,6 +766,8 @@ class Lane:
         due = self._due(home, before_ms, clock_ms) if moved else set()
         rules_change = moved and self._generations[home].book.changes_between(before_ms, time_ms)
         candidates = self._at_home(home) if rules_change else sorted(due.union(changed, self._pending_at(home)))
+        if candidates:
+            self._plain.has_changed()
         for sku in candidates:
             before = self._stock.resolve_again(sku, clock_ms) if rules_change else None
             if rules_change:
@@ -940,6 +928,12 @@ class Lane:
         )
 
 
+@lru_cache(maxsize=CONTROLS_KEPT)
+def _decode_for_all(payload: bytes | None) -> Decoded | Refusal:
+    """As `decode`, of what every lane of the process is given: a tick of each partition each second."""
+    return decode(payload)
+
+
 def warm_up() -> None:
     """Lets compiled loops be compiled, or loaded where they were before, so that no movement waits for it."""
     rules, settings = RuleBook(Rules(channels={"web": ChannelRules()})), LaneSettings(1, 1, dedupe_ms=1, as_of_ms=1)
@@ -984,7 +978,8 @@ def _older(oldest_ms: int, part: Part) -> int:
     return min(first_ms, oldest_ms or first_ms) if first_ms > 0 else oldest_ms
 
 
-def _nothing(lane: int) -> LaneResult:
+def nothing_of(lane: int) -> LaneResult:
+    """The result of a lane to which nothing happened."""
     return LaneResult(lane, [], [], [], [], [], [], [], [], [], [], 0, 0, 0)
 
 
@@ -1017,250 +1012,3 @@ def _dead_letter(message: _Message, origin: Origin, refusal: Refusal) -> DeadLet
         payload_base64=None if message.payload is None else b64encode(message.payload).decode(),
         traceparent=message.traceparent,
     )
-
-
-class LaneHooks(NamedTuple):
-    """What surrounds the lanes of a process, and is told of their work.
-
-    `sent` and `applied` get a reader slot's partition and bytes that left for lanes, or were applied by them. `refills`
-    says how often Redis was found to have lost what it was told. `snapshotted` gets a lane, the bytes of its snapshot,
-    its positions, and the seconds that packing them took by `monotonic`. `worked` are the seconds for which this thread
-    had a processor. `beat` is told at each activation that the
-    worker is alive.
-    """
-
-    sent: Callable[[int, int], None] | None = None
-    applied: Callable[[int, int], None] | None = None
-    refills: Callable[[], int] = lambda: 0
-    snapshotted: Callable[[int, int, int, float], None] = lambda *_: None
-    beat: Callable[[], None] = lambda: None
-    monotonic: Callable[[], float] = lambda: 0.0
-    worked: Callable[[], float] = lambda: 0.0
-
-
-UNWATCHED: Final = LaneHooks()
-
-
-class LaneMaking(NamedTuple):
-    """What every lane of a step is made with.
-
-    `now_ms` is the wall clock: it decides nothing but how often a SKU is explained, and how often the topic is told of
-    it, which is each `tell_ms`. Without `redis_prefix`, how keys begin, all is told at once, and nothing is written
-    beforehand for Redis. `shadow` are rules to compare with.
-    `durable` where the dataflow runs with a store that keeps the lanes' snapshots; `is_behind` where a run before this
-    one has told more than the store may hold.
-    """
-
-    rules: RuleBook
-    settings: LaneSettings
-    now_ms: Callable[[], int]
-    shadow: RuleBook | None = None
-    redis_prefix: str | None = None
-    tell_ms: int = 0
-    durable: bool = False
-    is_behind: bool = False
-    hooks: LaneHooks = UNWATCHED
-
-
-class _LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
-    """A lane as a step of a dataflow: one state, one snapshot; when it explains itself and tells Redis again."""
-
-    def __init__(self, resume_state: bytes | None, making: LaneMaking) -> None:
-        self._blob = resume_state
-        self._making = making
-        self._hooks = making.hooks
-        self._lane: Lane | None = None
-        self._explained_ms: dict[int, int] = {}  # by SKU, in the last second
-        self._explained_a_second_max = EXPLAINED_A_SECOND_MAX
-        self._explains_next: datetime | None = None
-        self._behind_ms = 0  # when it was last seen to be behind
-        self._was_behind = False
-        self._refills = 0  # how many it has begun
-        self._refilling = False
-        self._refills_next: datetime | None = None
-        self._teller: Teller | None = None
-        self._told_ms = 0  # when the topic was told of all that had changed
-
-    def on_batch(self, values: list[Routed]) -> tuple[Iterable[LaneResult], bool]:
-        self._hooks.beat()
-        lane = self._lane_for(values[0][0])
-        result = lane.apply((item for _, item in values), self._hooks.beat, teller=self._teller)
-        if self._hooks.applied is not None:
-            _count(values, self._hooks.applied)
-        now_ms = self._making.now_ms()
-        if _is_behind(values, now_ms):
-            self._behind_ms = now_ms
-        elif lane.unexplained and not lane.is_behind:
-            result = result._replace(explanations=self._explained(lane, now_ms).explanations)
-        results = [result] if _has_content(result) else []
-        results.extend(self._refilled(lane, now_ms))
-        results.extend(self._told(lane, now_ms))
-        self._plan(lane, now_ms)
-        return results, StatefulBatchLogic.RETAIN
-
-    def on_notify(self) -> tuple[Iterable[LaneResult], bool]:
-        """What could not be told at once is told when there is time for it."""
-        self._hooks.beat()
-        lane, now_ms = cast("Lane", self._lane), self._making.now_ms()
-        results = [*self._refilled(lane, now_ms), *self._told(lane, now_ms)]
-        if self._explains_next is not None and now_ms >= _ms_of(self._explains_next):
-            is_behind = lane.is_behind or now_ms < self._behind_ms + EXPLAINED_EVERY_MS
-            explained = None if is_behind else self._explained(lane, now_ms)
-            results.extend([explained] if explained is not None and explained.explanations else [])
-            self._explains_next = None
-        self._plan(lane, now_ms)
-        return results, StatefulBatchLogic.RETAIN
-
-    def on_eof(self) -> tuple[Iterable[LaneResult], bool]:
-        self._hooks.beat()
-        lane, results = self._lane, []
-        while lane is not None and self._teller is not None and lane.has_untold:
-            results.append(lane.tell(self._teller, TOLD_AT_ONCE_MAX)[0])
-        if lane is not None and not lane.is_behind:
-            result = self._explained_at_end(lane)
-            results.extend([result] if result.explanations else [])
-        return results, StatefulBatchLogic.RETAIN
-
-    def _explained_at_end(self, lane: Lane) -> LaneResult:
-        """What there is time for, one at least; the rest is in the snapshot, and explained by the next run."""
-        explanations: list[Explanation] = []
-        until = self._hooks.worked() + EXPLAINING_AT_END_SECONDS / self._making.settings.lanes
-        for sku in list(islice(lane.unexplained, EXPLAINED_AT_END_MAX)):
-            explanations += lane.explain([sku]).explanations
-            if self._hooks.worked() > until:
-                break
-        return _nothing(lane.number)._replace(explanations=explanations)
-
-    def notify_at(self) -> datetime | None:
-        due = [at for at in (self._explains_next, self._refills_next) if at is not None]
-        if self._lane is not None and self._lane.has_untold:
-            due.append(_instant(self._tells_from_ms(self._making.now_ms())))
-        return min(due, default=None)
-
-    def snapshot(self) -> bytes:
-        """The lane's state, or nothing where no store would keep it: packing it makes every movement wait."""
-        if not self._making.durable:
-            return b""
-        if self._lane is None:  # an epoch that ended before the lane was woken, so nothing has changed
-            if self._blob is None:
-                raise RuntimeError("a lane that was never woken has nothing to snapshot")
-            return self._blob
-        self._hooks.beat()
-        began = self._hooks.monotonic()
-        blob = self._lane.snapshot()
-        seconds = self._hooks.monotonic() - began
-        self._hooks.snapshotted(self._lane.number, len(blob), self._lane.position_count, seconds)
-        return blob
-
-    def _lane_for(self, number: int) -> Lane:
-        """Bytewax tells a logic its state but not its key: the first item does."""
-        if self._lane is None:
-            making = self._making
-            made = (making.rules, making.settings, making.shadow)
-            self._lane = (
-                Lane(number, *made, is_behind=making.is_behind)
-                if self._blob is None
-                else Lane.restore(number, self._blob, *made, is_behind=making.is_behind)
-            )
-            self._was_behind = making.is_behind
-            self._blob = None
-            if making.redis_prefix is not None:
-                self._teller = self._lane.teller(making.redis_prefix)
-        return self._lane
-
-    def _refilled(self, lane: Lane, now_ms: int) -> Iterable[LaneResult]:
-        """What Redis is told again in this activation: nothing while readers may have seen newer."""
-        if lane.is_behind:
-            return []
-        if self._was_behind:
-            self._was_behind = False
-            self._refilling = lane.begin_refill_of_held()
-        asked = self._hooks.refills()
-        if asked > self._refills:
-            self._refills = asked
-            self._refilling = True
-            lane.begin_refill()
-        if not self._refilling or (self._refills_next is not None and now_ms < _ms_of(self._refills_next)):
-            return []
-        result, is_last = lane.refill(REFILLED_AT_ONCE_MAX, self._teller)
-        self._refilling = not is_last
-        self._refills_next = None if is_last else _instant(now_ms + REFILLED_EVERY_MS)
-        return [result._replace(refilled=self._refills if is_last else 0)]
-
-    def _told(self, lane: Lane, now_ms: int) -> list[LaneResult]:
-        """What the topic is told in this activation; what is left has waited long enough, too."""
-        if self._teller is None or not lane.has_untold or now_ms < self._tells_from_ms(now_ms):
-            return []
-        result, is_all = lane.tell(self._teller, TOLD_AT_ONCE_MAX)
-        if is_all:
-            self._told_ms = now_ms
-        return [result]
-
-    def _tells_from_ms(self, now_ms: int) -> int:
-        """When the topic may be told again. Marks come each second, so it is soon found that a lane has caught up."""
-        is_behind = now_ms < self._behind_ms + EXPLAINED_EVERY_MS
-        return self._told_ms + self._making.tell_ms * (TOLD_RARELY if is_behind else 1)
-
-    def _explained(self, lane: Lane, now_ms: int) -> LaneResult:
-        """What is due, and from what that took, how much may be due in a second: a SKU of many places takes long."""
-        due, began = self._due(lane, now_ms), self._hooks.worked()
-        explained = lane.explain(due)
-        if due and (seconds := (self._hooks.worked() - began) / len(due)) > 0:
-            affordable = int(EXPLAINING_SHARE / self._making.settings.lanes / seconds)
-            self._explained_a_second_max = min(max(1, affordable), EXPLAINED_A_SECOND_MAX)
-        return explained
-
-    def _due(self, lane: Lane, now_ms: int) -> list[int]:
-        """Some SKUs that were not explained within the last second."""
-        before_ms = now_ms - EXPLAINED_EVERY_MS
-        self._explained_ms = {sku: at_ms for sku, at_ms in self._explained_ms.items() if at_ms > before_ms}
-        room = self._explained_a_second_max - len(self._explained_ms)
-        due = list(islice((sku for sku in lane.unexplained if sku not in self._explained_ms), max(0, room)))
-        self._explained_ms.update(dict.fromkeys(due, now_ms))
-        return due
-
-    def _plan(self, lane: Lane, now_ms: int) -> None:
-        if lane.unexplained and self._explains_next is None:
-            self._explains_next = _instant(now_ms + CATCH_UP_MS)
-
-
-def _instant(at_ms: int) -> datetime:
-    return datetime.fromtimestamp(at_ms / 1000, UTC)
-
-
-def _ms_of(instant: datetime) -> int:
-    return round(instant.timestamp() * 1000)
-
-
-def _is_behind(values: list[Routed], now_ms: int) -> bool:
-    """Whether the newest record is old; a source whose records have no time is never behind."""
-    for _, item in reversed(values):
-        if isinstance(item, Part):
-            newest_ms: int = item.batch.timestamps[item.places[-1]]
-            return 0 <= newest_ms < now_ms - BEHIND_MS
-    return False
-
-
-def _count(routed: Iterable[Routed], told: Callable[[int, int], None]) -> None:
-    """Tells how many bytes of keys and payloads the parts hold, by partition."""
-    for _, item in routed:
-        if isinstance(item, Part):
-            told(item.batch.origin.partition, item.bytes_)
-
-
-def _has_content(result: LaneResult) -> bool:
-    return result.woken or bool(result.hashes) or any(result[1:_CONTENT_END])
-
-
-def run_lanes(step_id: str, items: Stream[Item], making: LaneMaking) -> KeyedStream[LaneResult]:
-    """Items ─▶ route ─▶ lane: the results of every lane, keyed by its number as text."""
-    lanes, sent = making.settings.lanes, making.hooks.sent
-
-    def route_all(batch: list[Item]) -> Iterable[tuple[str, Routed]]:
-        routed = [part for item in batch for part in route(item, lanes)]
-        if sent is not None:
-            _count(routed, sent)
-        return [(str(part[0]), part) for part in routed]
-
-    routed: KeyedStream[Routed] = op.flat_map_batch(f"{step_id}_route", items, route_all)
-    return op.stateful_batch(step_id, routed, lambda state: _LaneLogic(state, making))

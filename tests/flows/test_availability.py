@@ -9,7 +9,8 @@ from bytewax.testing import TestingSource, run_main
 
 from flows.availability import Sinks, availability_flow
 from flows.board import Board
-from operators.lane import Lane, LaneHooks, LaneMaking, LaneSettings
+from operators.lane import Lane, LaneSettings
+from operators.lane_step import LaneHooks, LaneMaking
 from operators.route import Item
 from operators.rules import RuleBook
 from schemas.batches import Batch, Mark, Origin, Wake

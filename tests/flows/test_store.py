@@ -16,7 +16,8 @@ from flows import store
 from flows.availability import Sinks, availability_flow
 from flows.running import run_flow
 from flows.store import META_FILE, Meta, StoreError, create, has_run, lane_snapshots, locked, opened, part_file, report
-from operators.lane import Lane, LaneMaking, LaneSettings
+from operators.lane import Lane, LaneSettings
+from operators.lane_step import LaneMaking
 from operators.rules import RuleBook
 from schemas.rules import ChannelRules, LocationRules, Rules
 from sinks.nowhere import NowhereSink

@@ -12,7 +12,8 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from flows.availability import Sinks, availability_flow
 from flows.running import run_flow
 from flows.store import Meta, create
-from operators.lane import LaneMaking, LaneSettings
+from operators.lane import LaneSettings
+from operators.lane_step import LaneMaking
 from operators.route import Item
 from operators.rules import RuleBook
 from schemas.batches import Batch, Mark, Origin

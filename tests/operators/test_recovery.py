@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from operators.lane import EXPLAINING_AT_END_SECONDS, Lane, LaneHooks, LaneMaking, LaneSettings, _LaneLogic
+from operators.lane import Lane, LaneSettings
+from operators.lane_step import EXPLAINING_AT_END_SECONDS, LaneHooks, LaneLogic, LaneMaking
 from operators.route import Item, Routed, route
 from operators.rules import RuleBook
 from operators.snapshots import SnapshotError, pack, unpack
@@ -109,9 +110,9 @@ def test_the_snapshot_of_the_first_release_is_restored() -> None:
     assert old.apply([log_of(record(1, "B"), first=4)]).duplicates == 1
 
 
-def _logic(blob: bytes | None = None, hooks: LaneHooks | None = None, now_ms: int = BEGIN_MS) -> _LaneLogic:
+def _logic(blob: bytes | None = None, hooks: LaneHooks | None = None, now_ms: int = BEGIN_MS) -> LaneLogic:
     making = LaneMaking(RuleBook(RULES), SETTINGS, lambda: now_ms, durable=True, hooks=hooks or LaneHooks())
-    return _LaneLogic(blob, making)
+    return LaneLogic(blob, making)
 
 
 def test_an_epoch_that_ends_before_a_lane_was_woken_keeps_its_snapshot() -> None:
@@ -136,7 +137,7 @@ def test_a_lane_tells_all_again_when_redis_has_lost_it() -> None:
     making = LaneMaking(
         RuleBook(RULES), SETTINGS, lambda: clock[0], durable=True, hooks=LaneHooks(refills=lambda: asked[0])
     )
-    logic = _LaneLogic(None, making)
+    logic = LaneLogic(None, making)
     names = [f"SKU-{number}" for number in range(300)]
     first, _ = logic.on_batch(routed(log_of(*(record(n, name) for n, name in enumerate(names)))))
     told = {record.sku: record for result in first for record in result.availability}
@@ -185,7 +186,7 @@ class _Behind:
         self.now_ms = BEGIN_MS
         hooks = LaneHooks(refills=lambda: self.refills)
         making = LaneMaking(RuleBook(RULES), SETTINGS, lambda: self.now_ms, durable=True, is_behind=True, hooks=hooks)
-        self.logic = _LaneLogic(blob, making)
+        self.logic = LaneLogic(blob, making)
 
     def given(self, *items: Item) -> list[LaneResult]:
         """What it tells about `items`, refills included, until it has no more to tell."""
@@ -258,7 +259,7 @@ def test_a_drain_explains_what_there_is_time_for_and_the_next_run_the_rest() -> 
     at_end = explained_in(logic.on_eof()[0])
     assert len(at_end) == 2
     now = [BEGIN_MS]
-    again = _LaneLogic(logic.snapshot(), LaneMaking(RuleBook(RULES), SETTINGS, lambda: now[0]))
+    again = LaneLogic(logic.snapshot(), LaneMaking(RuleBook(RULES), SETTINGS, lambda: now[0]))
     rest = explained_in(again.on_batch([(0, Wake())])[0])
     for _ in range(5):
         now[0] += 1000
@@ -285,7 +286,7 @@ def test_a_lane_explains_no_more_than_it_may_spend_on_it(seconds: float, then: i
     """A SKU of many places with a long history takes its time, which channels would wait for."""
     clock, looks, explained = [BEGIN_MS], itertools.count(), []
     hooks = LaneHooks(worked=lambda: next(looks) * seconds)
-    logic = _LaneLogic(None, LaneMaking(RuleBook(RULES), SETTINGS, lambda: clock[0], hooks=hooks))
+    logic = LaneLogic(None, LaneMaking(RuleBook(RULES), SETTINGS, lambda: clock[0], hooks=hooks))
     for second in range(3):
         clock[0] = BEGIN_MS + 1000 * second
         messages = [record(100 * second + number, f"SKU-{number}") for number in range(40)]

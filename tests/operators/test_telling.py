@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from operators.lane import Lane, LaneMaking, LaneSettings, _LaneLogic
+from operators.lane import Lane, LaneSettings
+from operators.lane_step import LaneLogic, LaneMaking
 from operators.route import route
 from operators.rules import RuleBook
 from schemas.batches import Batch
@@ -163,7 +164,7 @@ def test_the_topic_is_told_rarely_while_the_flow_is_behind() -> None:
     begin_ms = 1_793_600_000_000
     clock, told = [begin_ms], list[tuple[int, str]]()
     making = LaneMaking(RuleBook(Rules()), SETTINGS, lambda: clock[0], redis_prefix=PREFIX, tell_ms=1000)
-    logic = _LaneLogic(None, making)
+    logic = LaneLogic(None, making)
 
     def given(number: int, late_ms: int) -> None:
         """One movement, which the broker got `late_ms` ago, and half a second more."""

@@ -33,7 +33,7 @@ POINTS = {  # a marked point: module, class, method
     "settle": ("sinks.redis_availability", "_Slot", "snapshot"),
     "produce": ("sinks.kafka", "KafkaOutput", "produce"),
     "flush": ("sinks.kafka", "KafkaOutput", "flush"),
-    "lane": ("operators.lane", "_LaneLogic", "snapshot"),
+    "lane": ("operators.lane_step", "LaneLogic", "snapshot"),
     "source": ("sources.kafka", "_Slot", "snapshot"),
 }
 SOURCE = "sources.kafka"
