@@ -304,9 +304,7 @@ def test_records_deleted_while_running_stop_the_run(kafka: KafkaBroker, topic: M
         drive.until(lambda: drive.count == 10)
         admin(kafka).delete_records([TopicPartition(name, 0, 5)])
         eventually(lambda: _log_start(kafka, name), 5)
-        consumer = drive.slots["slot-00"]._consumer  # noqa: SLF001  # goes back to what is no longer there
-        assert consumer is not None
-        consumer.seek(TopicPartition(name, 0, 2))
+        drive.slots["slot-00"]._reader.seek(0, 2)  # noqa: SLF001  # goes back to what is no longer there
         drive.slots["slot-00"]._next_offsets[0] = 2  # noqa: SLF001
         with pytest.raises(SourceError, match=f"{name}, partition 0: offset 2 .* log starts at 5"):
             drive.until(lambda: False)
