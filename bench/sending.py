@@ -26,7 +26,7 @@ NAP_NS_MIN: Final = 200_000  # shorter waits are saved up: a few messages late b
 REST_SECONDS_MAX: Final = 0.001
 NEVER_NS: Final = (1 << 63) - 1
 BURST_MAX: Final = 500  # messages, then acknowledgements are taken
-LINGER_MS: Final = 1
+LINGER_MS: Final = 5  # as librdkafka ships
 QUEUE_MESSAGES_MAX: Final = 1_000_000
 
 

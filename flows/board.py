@@ -5,9 +5,6 @@ import os
 import tempfile
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
 from sinks.slots import SLOTS
 
 READER_SLOTS: Final = 8
@@ -27,14 +24,15 @@ class Board:
     def __init__(self, descriptor: int, processes: int) -> None:
         self.descriptor = descriptor
         self.processes = processes
-        size = _numbers(processes) * 8
-        self._memory = mmap.mmap(descriptor, size)
-        cells: npt.NDArray[np.int64] = np.frombuffer(self._memory, np.int64)
+        numbers = _numbers(processes)
+        self._memory = mmap.mmap(descriptor, numbers * 8)
+        # A view and no array: single numbers of it are read and written many thousand times a second.
+        cells = memoryview(self._memory).cast("q")[:numbers]
         own, sent = _COMMON + processes * _OWN, READER_SLOTS
         self._common = cells[:_COMMON]
-        self._own = cells[_COMMON:own].reshape(processes, _OWN)
+        self._own = [cells[at : at + _OWN] for at in range(_COMMON, own, _OWN)]  # by process
         self._sent = cells[own : own + sent]
-        self._applied = cells[own + sent :].reshape(processes, READER_SLOTS)
+        self._applied = [cells[at : at + READER_SLOTS] for at in range(own + sent, numbers, READER_SLOTS)]
 
     @classmethod
     def make(cls, processes: int) -> "Board":
@@ -46,9 +44,9 @@ class Board:
     def clear(self) -> None:
         """All zero again, before the processes of a group start; a drain that was asked for stays."""
         draining = self.draining()
-        self._own[:] = 0
-        self._sent[:] = 0
-        self._applied[:] = 0
+        for cells in (*self._own, self._sent, *self._applied):
+            for at in range(len(cells)):
+                cells[at] = 0
         self._common[0] = draining
 
     def ask_drain(self) -> None:
@@ -61,27 +59,27 @@ class Board:
 
     def beat(self, process: int, at_ms: int) -> None:
         """The worker of `process` is alive at `at_ms`."""
-        self._own[process, 0] = at_ms
+        self._own[process][0] = at_ms
 
     def beaten_ms(self, process: int) -> int:
         """When the worker of `process` was last alive, 0 before its first sign."""
-        return int(self._own[process, 0])
+        return self._own[process][0]
 
     def run(self, process: int) -> None:
         """The worker of `process` has begun to read."""
-        self._own[process, 1] = 1
+        self._own[process][1] = 1
 
     def is_running(self, process: int) -> bool:
         """Whether the worker of `process` has begun to read."""
-        return bool(self._own[process, 1])
+        return bool(self._own[process][1])
 
     def ask_refill(self, process: int) -> None:
         """`process` has found a Redis that does not hold what was written to it."""
-        self._own[process, 2] += 1
+        self._own[process][2] += 1
 
     def refills(self) -> int:
         """How many refills of Redis were asked for."""
-        return int(self._own[:, 2].sum())
+        return sum(own[2] for own in self._own)
 
     def sent(self, slot: int, bytes_: int) -> None:
         """The reader of `slot` has sent these bytes to lanes."""
@@ -89,11 +87,11 @@ class Board:
 
     def applied(self, process: int, slot: int, bytes_: int) -> None:
         """Lanes of `process` have applied these bytes that the reader of `slot` sent."""
-        self._applied[process, slot] += bytes_
+        self._applied[process][slot] += bytes_
 
     def in_flight(self, slot: int) -> int:
         """How many bytes of `slot` are on their way."""
-        return int(self._sent[slot] - self._applied[:, slot].sum())
+        return self._sent[slot] - sum(applied[slot] for applied in self._applied)
 
 
 def _nameless() -> int:
