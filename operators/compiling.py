@@ -67,6 +67,36 @@ else:
         return Held(value)  # type: ignore[no-untyped-call]
 
 
+class _Direct:
+    """As `direct`, compiled."""
+
+    def __init__(self, function: Any, held: tuple[int, ...]) -> None:  # noqa: ANN401
+        self._function = function
+        self._held = held
+        self._points: dict[tuple[int, ...], tuple[Callable[..., object], tuple[object, ...]]] = {}
+
+    def __call__(self, *arguments: Any) -> Any:  # noqa: ANN401
+        known = self._points.get(tuple([id(arguments[at]._type) for at in self._held]))  # noqa: SLF001
+        if known is not None:
+            return known[0](*arguments)
+        result = self._function(*arguments)
+        types_ = tuple(arguments[at]._type for at in self._held)  # noqa: SLF001  # held on to, so that an id stays theirs
+        overload = self._function.overloads[tuple(map(numba.typeof, arguments))]
+        self._points[tuple(map(id, types_))] = overload.entry_point, types_
+        return result
+
+
+def direct(function: FunctionT, held: tuple[int, ...]) -> FunctionT:
+    """`function`, which `entered` made, called without the look at each argument's type: that takes longer than it.
+
+    The arguments at the places `held` are `Held`, whose types are compared; the others have to be of the types that
+    they were first called with: whole numbers, and arrays that lie in one piece.
+    """
+    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+        return function
+    return cast("FunctionT", _Direct(function, held))
+
+
 # Eight bytes of an array at once, wherever they stand; `at` and seven more have to lie within it, which is not checked
 
 if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]

@@ -157,6 +157,7 @@ class Lane:
         tables = Tables(self._stock, self._ids, self._facts, sightings, self._replenishing.points)
         self._plain = PlainPath(tables, settings.as_of_ms, settings.history_max)
         self._homes = Homes(sightings.sources, self._stock.locations, self._trust, self._plain.has_changed)
+        self._around: dict[int, Surroundings] = {}  # by origin
         self._explaining = Explaining(self._stock, self._requesting, self._stating, self._replenishing, self._facts)
         self._shadow = None if shadow is None else Shadow(self._stock, shadow)
         self._doubts = Doubts()
@@ -176,6 +177,7 @@ class Lane:
     @property
     def position_count(self) -> int:
         """How many positions the lane knows."""
+        self._plain.give_back()
         return self._stock.positions.rows
 
     def apply(
@@ -351,6 +353,7 @@ class Lane:
 
     def explain(self, skus: Iterable[int]) -> LaneResult:
         """What there is to explain about `skus` now; one that waits for its home to show a change goes on waiting."""
+        self._plain.give_back()
         explanations = []
         homes = list(self._origins)
         for sku in skus:
@@ -419,6 +422,7 @@ class Lane:
 
     def _apply_row(self, batch: Batch, place: int, origin: int, outcome: Outcome) -> None:
         """Applies one message of a batch; the definition of what it means begins here."""
+        self._plain.give_back()
         outcome.is_plain = False
         offset, key, payload = batch.offsets[place], batch.keys[place], batch.payloads[place]
         if offset <= self._applied[origin]:
@@ -438,16 +442,12 @@ class Lane:
         while at < count and self._is_plain():
             begun = at
             beat()
-            rules = self._generations[origin]
-            home = self._homes.of(origin, rules.book)
-            around = Surroundings(
-                home, self._clocks[origin], rules.generation, self._settings.dedupe_ms, self._settings.ids_per_sku_max
-            )
+            around = self._surroundings(origin)
             done = self._plain.apply(part, at, origin, around, self._applied[origin])
             self._applied[origin] = done.last_offset
             self._take(done, outcome)
             if done.crossed:
-                outcome.thresholds.extend(self._crossings(part, done.crossed, rules.generation, teller))
+                outcome.thresholds.extend(self._crossings(part, done.crossed, around.generation, teller))
             at = done.place
             if done.ended == ROW_BY_ROW:
                 # Where nothing is plain, a call costs more than the rows that it finds to be none.
@@ -457,7 +457,7 @@ class Lane:
                     self._apply_row(batch, place, origin, outcome)
                 at += len(places)
             elif done.ended == NEW_SKU:
-                self._add_skus(part, at, origin, home)
+                self._add_skus(part, at, origin, around.home)
             elif done.ended == NEW_LOCATION:
                 self._add_location(text_of(part, LOCATION))
             elif done.ended == NEW_DESTINATION:
@@ -468,6 +468,22 @@ class Lane:
             elif done.ended == NO_ROOM:
                 self._plain.make_room(count - at)
         return at
+
+    def _surroundings(self, origin: int) -> Surroundings:
+        """What holds for the origin; as it was the last time where nothing but compiled loops has worked since."""
+        if not self._plain.is_current:
+            self._around.clear()
+        around = self._around.get(origin)
+        if around is None or around.clock_ms != self._clocks[origin]:
+            rules = self._generations[origin]
+            around = self._around[origin] = Surroundings(
+                self._homes.of(origin, rules.book),
+                self._clocks[origin],
+                rules.generation,
+                self._settings.dedupe_ms,
+                self._settings.ids_per_sku_max,
+            )
+        return around
 
     def _plan_after(self, part: Part, origin: int, outcome: Outcome) -> None:
         """What the movement that compiled loops have applied last means for purchases."""
@@ -483,14 +499,14 @@ class Lane:
             self._review(sku)
 
     def _add_location(self, name: str) -> None:
-        self._stock.locations.add(name)
         self._plain.has_changed()
+        self._stock.locations.add(name)
 
     def _add_skus(self, part: Part, begin: int, origin: int, home: Held[Home]) -> None:
         """SKUs met for the first time by plain movements from the one at `begin` on: their home is here."""
         names = list(dict.fromkeys(self._plain.new_skus(part, begin, home)))
-        self._stock.add_skus(names, origin, self._clocks[origin])
         self._plain.has_changed()
+        self._stock.add_skus(names, origin, self._clocks[origin])
 
     def _is_plain(self) -> bool:
         """Whether nothing about the lane makes every movement more than a sum."""
@@ -681,6 +697,7 @@ class Lane:
             self._pending.add(sku)
 
     def _availability(self, sku: int) -> Availability:
+        self._plain.give_back()
         return self._stock.availability(sku, self._settings.incarnation)
 
     def _objection(self, sku: int, fact: Fact, time_ms: int, message: _Message) -> Refusal | None:

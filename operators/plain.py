@@ -170,7 +170,7 @@ def share_out(
     keys: Bytes, key_ends: Ints, payload_ends: Ints, lanes: int, owners: Ints32, places: Ints32, ends: Ints32,
     bytes_: Ints,
 ) -> bool:  # fmt: skip
-    """Writes the messages' places, lane by lane, each lane's in their order; False where one has no key.
+    """Writes the messages' places, lane by lane, each lane's in their order; False where one names no SKU.
 
     `owners` become their lanes. `ends`, begun with zeros and two longer than there are lanes, becomes where each lane's
     places begin, and behind the last one where they end; `bytes_` how much keys and payloads of each lane take.
@@ -762,6 +762,7 @@ class Work(NamedTuple):
     texts: Ints
     numbers: Ints
     buffer: Bytes
+    moment: Ints  # of a Moment
 
 
 # Sizes: how many rows each growing thing has, and in the second half how many it may have
@@ -1243,23 +1244,21 @@ def _is_ordinary(
 
 @entered
 def apply_plain(
-    messages: Held[Messages], places: Ints32, begin: int, lane: Held[Lane], home: Held[Home], work: Held[Work],
-    moment: Moment,
-) -> int:  # fmt: skip
+    messages: Held[Messages], places: Ints32, begin: int, lane: Held[Lane], home: Held[Home], work: Held[Work]
+) -> int:
     """Applies the messages at `places`, from the one at `begin` on, until one is not plain; why it ended.
 
     `counts` says what was done (they are added to), and PLACE the message that it ended at, which was not touched: with
     PLAN the one behind that whose SKU may have to be bought.
     """
-    return _apply_plain(messages.value, places, begin, lane.value, home.value, work.value, moment)
+    return _apply_plain(messages.value, places, begin, lane.value, home.value, work.value)
 
 
 @compiled
-def _apply_plain(
-    messages: Messages, places: Ints32, begin: int, lane: Lane, home: Home, work: Work, moment: Moment
-) -> int:
+def _apply_plain(messages: Messages, places: Ints32, begin: int, lane: Lane, home: Home, work: Work) -> int:
     """As `apply_plain`."""
-    plan, told, counts, texts, numbers, buffer = work
+    plan, told, counts, texts, numbers, buffer, now = work
+    moment = Moment(now[0], now[1], now[2], now[3], now[4], now[5], now[6], now[7])
     skus, text, facts, sizes = lane.skus, messages.payloads, lane.facts, lane.sizes
     ids, id_slots = lane.ids, lane.id_slots
     positions, position_pairs, entries = lane.positions, lane.position_pairs, lane.entries

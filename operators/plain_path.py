@@ -7,7 +7,7 @@ import numpy as np
 from operators import plain
 from operators.causes import Sightings
 from operators.columns import record_of
-from operators.compiling import Held, hold
+from operators.compiling import Held, direct, hold
 from operators.duplicates import RecentIds
 from operators.last_facts import LastFacts
 from operators.plain import (
@@ -103,14 +103,27 @@ class PlainPath:
         self._history_max = history_max
         self._calls = 0
         self._is_current = False
+        self._is_ahead = False  # compiled loops have added rows that nobody else knows of
         self._fits = False
         self._known: tuple[object, ...] = ()
         self._held: Held[plain.Lane] | None = None
         self._sizes = np.zeros(2 * SIZES, np.int64)
 
     def has_changed(self) -> None:
-        """Columns have more rows than compiled loops left, or have moved."""
+        """Columns have more rows than compiled loops left, or have moved; or will have: it is said before, too."""
+        self.give_back()
         self._is_current = False
+
+    def give_back(self) -> None:
+        """Tells everything how many rows it has now: before others look at columns, or add to them."""
+        if self._is_ahead:
+            self._is_ahead = False
+            self._take_back()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether compiled loops know of all that was changed."""
+        return self._is_current
 
     def apply(self, part: Part, begin: int, origin: int, moment: Surroundings, last: int) -> PlainResult:
         """Applies messages of `part` from the one at `begin` on until one is not plain.
@@ -118,10 +131,10 @@ class PlainPath:
         `last` is the offset that was applied last.
         """
         self._calls += 1
-        counts = WORK.counts
-        counts[:] = 0
-        counts[plain.LAST_OFFSET] = last
-        at = Moment(
+        lane = self.lane
+        WORK.counts[:] = 0
+        _COUNTS[plain.LAST_OFFSET] = last
+        WORK.moment[:] = Moment(
             origin,
             moment.clock_ms,
             moment.generation,
@@ -131,9 +144,9 @@ class PlainPath:
             self._history_max,
             self._calls,
         )
-        ended = apply_plain(part.messages.held, part.places, begin, self.lane, moment.home, HELD_WORK, at)
-        self._take_back()
-        applied, duplicates, touched, crossed, last_offset, place = counts.tolist()
+        ended = _apply_plain(part.messages.held, part.places, begin, lane, moment.home, HELD_WORK)
+        self._is_ahead = True
+        applied, duplicates, touched, crossed, last_offset, place = _COUNTS.tolist()
         return PlainResult(
             ended,
             place,
@@ -161,7 +174,7 @@ class PlainPath:
 
     def make_room(self, messages: int) -> None:
         """Room for what this many messages may add, or for some of it."""
-        self._is_current = False
+        self.has_changed()
         stock, rows = self._stock, max(ROOM_ROWS, min(messages, TOUCHED_MAX))
         positions, position_pairs, standings, standing_pairs = stock.tables()
         positions.make_room(rows + 2)
@@ -330,9 +343,11 @@ def _work() -> Work:
         np.zeros(TOUCHED_MAX, np.int32), np.zeros(CROSSED_MAX, CROSSING), np.zeros(CROSSED_MAX * 2 * TEXTS, np.int64)
     )
     zeros = (np.zeros(plain.COUNTS, np.int64), np.zeros(2 * TEXTS, np.int64), np.zeros(NUMBERS, np.int64))
-    return Work(_plan(), told, *zeros, np.zeros(BUFFER_BYTES, np.uint8))
+    return Work(_plan(), told, *zeros, np.zeros(BUFFER_BYTES, np.uint8), np.zeros(len(Moment._fields), np.int64))
 
 
 WORK: Final = _work()  # one for all lanes of a process, which take turns
 HELD_WORK: Final = hold(WORK)
 _FOUND: Final = np.zeros(NEW_MAX, np.int64)
+_COUNTS: Final = WORK.counts.data
+_apply_plain: Final = direct(apply_plain, held=(0, 3, 4, 5))

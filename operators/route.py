@@ -10,7 +10,7 @@ import numpy as np
 from operators.compiling import Held, hold
 from operators.plain import Ints, Ints32, Messages, share_out
 from schemas.batches import Batch, CaughtUp, Mark, Wake
-from schemas.movements import Control, Fact, Refusal, decode
+from schemas.movements import Fact, Refusal, decode
 
 
 class Packed(NamedTuple):
@@ -49,7 +49,7 @@ Item = Batch | Mark | Wake | CaughtUp
 Routed = tuple[int, Part | Mark | Wake | CaughtUp]  # lane, and what it must see
 
 
-def lane_of(key: bytes, lanes: int) -> int:
+def lane_of(key: bytes | memoryview, lanes: int) -> int:
     """Where the SKU whose UTF-8 bytes are `key` lives for ever."""
     return crc32(key) % lanes
 
@@ -63,7 +63,7 @@ def route(item: Item, lanes: int) -> list[Routed]:
     _, payload_ends, keys, key_ends, *_ = messages.arrays
     owners = np.empty(count, np.int32)
     if not share_out(keys, key_ends, payload_ends, lanes, owners, places, ends, bytes_):
-        return [(lane, _part(item, messages, chosen)) for lane, chosen in _shared_out(item, lanes)]
+        return [(lane, _part(item, messages, chosen)) for lane, chosen in _shared_out(item, messages, lanes)]
     sizes = bytes_.tolist()
     return [
         (lane, Part(item, messages, places[begin:end], sizes[lane]))
@@ -72,33 +72,28 @@ def route(item: Item, lanes: int) -> list[Routed]:
     ]
 
 
-def _shared_out(batch: Batch, lanes: int) -> Iterable[tuple[int, list[int]]]:
-    """As `share_out`, where a message has no key."""
+def _shared_out(batch: Batch, messages: Packed, lanes: int) -> Iterable[tuple[int, list[int]]]:
+    """As `share_out`, where a message names no SKU."""
     places: dict[int, list[int]] = {}
-    for place, key in enumerate(batch.keys):
-        if key:
-            places.setdefault(lane_of(key, lanes), []).append(place)
+    text = messages.arrays.keys.data
+    for place, (begin, end) in enumerate(pairwise(messages.arrays.key_ends.tolist())):
+        if begin < end:
+            places.setdefault(lane_of(text[begin:end], lanes), []).append(place)
         else:
-            for lane in _lanes_without_key(batch.payloads[place], lanes):
+            for lane in _lanes_without_sku(batch.payloads[place], lanes):
                 places.setdefault(lane, []).append(place)
     return places.items()
 
 
-def _lanes_without_key(payload: bytes | None, lanes: int) -> range:
-    """A movement without key is read for its SKU; what cannot be read is the business of lane 0."""
-    decoded = decode(payload)
-    if isinstance(decoded, Refusal):
-        return range(1)
-    if isinstance(decoded.record, Control):
-        return range(lanes)
-    record: Fact = decoded.record
-    lane = lane_of(record.sku.encode(), lanes)
-    return range(lane, lane + 1)
+def _lanes_without_sku(payload: bytes | None, lanes: int) -> range:
+    """A control record is for everybody; what cannot be read is the business of lane 0."""
+    return range(1) if isinstance(decode(payload), Refusal) else range(lanes)
 
 
 def _part(batch: Batch, messages: Packed, places: list[int]) -> Part:
-    bytes_ = sum(len(batch.keys[place] or b"") + len(batch.payloads[place] or b"") for place in places)
-    return Part(batch, messages, np.array(places, np.int32), bytes_)
+    chosen, arrays = np.array(places, np.int32), messages.arrays
+    bytes_ = sum(int((ends[chosen + 1] - ends[chosen]).sum()) for ends in (arrays.key_ends, arrays.payload_ends))
+    return Part(batch, messages, chosen, bytes_)
 
 
 def _chosen(batch: Batch, places: list[int]) -> Batch:
@@ -116,8 +111,9 @@ def _chosen(batch: Batch, places: list[int]) -> Batch:
 
 
 def packed(batch: Batch) -> Packed:
-    """The messages of `batch` in one piece; what is missing is empty."""
-    payloads, keys = [payload or b"" for payload in batch.payloads], [key or b"" for key in batch.keys]
+    """The messages of `batch` in one piece; what has no key has the SKU that it names for one."""
+    payloads = [payload or b"" for payload in batch.payloads]
+    keys = [key or _sku_in(payload) for key, payload in zip(batch.keys, payloads, strict=True)]
     arrays = Messages(
         np.frombuffer(b"".join(payloads) or b"\0", np.uint8),
         _ends(payloads),
@@ -127,6 +123,12 @@ def packed(batch: Batch) -> Packed:
         np.array(batch.timestamps, np.int64),
     )
     return Packed(arrays, hold(arrays))
+
+
+def _sku_in(payload: bytes) -> bytes:
+    decoded = decode(payload)
+    record = None if isinstance(decoded, Refusal) else decoded.record
+    return record.sku.encode() if isinstance(record, Fact) else b""
 
 
 def _ends(texts: list[bytes]) -> Ints:
@@ -139,5 +141,4 @@ def sku_of(key: bytes | None, payload: bytes | None) -> str | None:
     """The SKU that a message speaks of; None where it speaks of none, or cannot be read."""
     if key:
         return key.decode("utf-8", "replace")
-    decoded = decode(payload)
-    return None if isinstance(decoded, Refusal) or isinstance(decoded.record, Control) else decoded.record.sku
+    return _sku_in(payload or b"").decode() or None

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from operators.columns import Array, Names
-from operators.compiling import Held, hold
+from operators.compiling import Held, direct, hold
 from operators.plain import (
     ABSENT,
     CROSSING_ENDS,
@@ -50,10 +50,10 @@ class Teller:
         telling = self._as_of_now(is_behind=is_behind)
         calls, begin = [], 0
         while begin < len(skus):
-            count = write_hashes(lane, telling, skus, begin, _OUT, _ENDS[:SKUS_PER_CALL_MAX])
+            count = _write_hashes(lane, telling, skus, begin, _OUT, _CALL_ENDS)
             if not count:
                 raise ValueError(f"the hash of SKU {self._stock.names[int(skus[begin])]!r} does not fit into a call")
-            calls.append(HashCall(count, self._incarnation, _OUT[: _ENDS[0]].tobytes()))
+            calls.append(HashCall(count, self._incarnation, _OUT[: _CALL_ENDS[0]].tobytes()))
             begin += count
         return calls
 
@@ -64,7 +64,7 @@ class Teller:
         left: list[int] = []
         begin = 0
         while begin < len(skus):
-            count = write_records(lane, telling, skus, begin, _OUT, _ENDS)
+            count = _write_records(lane, telling, skus, begin, _OUT, _ENDS)
             if not count:
                 return told, [*left, *skus[begin:].tolist()]
             self._collect(skus[begin : begin + count].tolist(), _ENDS[:count].tolist(), told, left)
@@ -142,3 +142,6 @@ _WORDS: Final = _texts(word.encode("latin-1") for word in WORDS)
 _OUT: Final = np.zeros(OUT_BYTES, np.uint8)  # one for all lanes of a process, which take turns
 _ID_AT: Final = len('{"id":"')
 _ENDS: Final = np.zeros(RECORDS_AT_ONCE_MAX, np.int64)
+_CALL_ENDS: Final = _ENDS[:SKUS_PER_CALL_MAX]
+_write_hashes: Final = direct(write_hashes, held=(0, 1))
+_write_records: Final = direct(write_records, held=(0, 1))

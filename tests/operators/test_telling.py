@@ -159,6 +159,18 @@ def test_what_was_not_told_yet_is_told_after_a_restart() -> None:
     assert not again.has_untold
 
 
+def test_movements_without_a_key_are_as_plain_as_those_with_one() -> None:
+    """Files and Redis Streams have no keys; row by row they would take ten times as long."""
+    payloads: list[bytes | None] = [shipped(number, "A", "east", 1) for number in range(40)]
+    keyed = batch_for("A", payloads)
+    results = []
+    for batch in (keyed, keyed._replace(keys=[None] * 40)):
+        lane = Lane(0, RuleBook(Rules()), SETTINGS)
+        results.append(lane.apply([batch], teller=lane.teller(PREFIX)))
+    assert results[0] == results[1]
+    assert results[0].hashes
+
+
 def test_the_topic_is_told_rarely_while_the_flow_is_behind() -> None:
     """Each second of a SKU that changes all the time; each ten seconds as long as what is told is old already."""
     begin_ms = 1_793_600_000_000

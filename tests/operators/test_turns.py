@@ -1,0 +1,31 @@
+"""Turns: instants for what nobody waits for, each for one lane."""
+
+import pytest
+
+from operators.turns import SpareTurns, Turns
+
+
+def test_turns_are_apart_whoever_asks() -> None:
+    """Lanes that ask at once are not served at once."""
+    turns = Turns(10.0, takers=4)
+    assert [turns.next_ms(1000) for _ in range(3)] == [1000, 1010, 1020]
+    assert turns.next_ms(1500) == 1500
+    assert turns.next_ms(1505) == 1510
+
+
+def test_a_clock_that_was_set_back_makes_nobody_wait_for_the_time_that_was() -> None:
+    """An hour in which nothing is told would be worse than two turns at once."""
+    turns = Turns(10.0, takers=4)
+    turns.next_ms(3_600_000)
+    assert turns.next_ms(1000) == 1000
+    assert turns.next_ms(1000) == 1010
+
+
+@pytest.mark.parametrize(("seconds", "apart_ms"), [(0.0, 20.0), (0.0005, 20.0), (0.004, 80.0)])
+def test_spare_turns_take_their_share_of_a_core(seconds: float, apart_ms: float) -> None:
+    """The longer a turn takes, the later is the next one; a short one is taken for a millisecond."""
+    turns = SpareTurns(0.05, takers=64)
+    for _ in range(200):
+        turns.took(seconds)
+    first = turns.next_ms(0)
+    assert turns.next_ms(0) - first == pytest.approx(apart_ms, rel=0.01)
