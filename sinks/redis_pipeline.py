@@ -61,9 +61,14 @@ _ELSEWHERE = re.compile(r"ttempted to (access a non local key|execute a (write )
 
 
 class PipelineBounds(NamedTuple):
-    """How much may be under way and how long it may take; times in seconds."""
+    """How much may be under way and how long it may take; times in seconds.
+
+    Redis reads all that a connection has sent and carries it out before it turns to the next one: who looks something
+    up waits for all of it. So few bytes are under way, two calls of 128 SKUs; one call may be, however long it is.
+    """
 
     calls_in_flight_max: int = 64
+    bytes_in_flight_max: int = 24 * 1024
     answer_seconds_max: float = 5.0
     retry_seconds_max: float = 120.0
 
@@ -82,6 +87,7 @@ class _Call(NamedTuple):
     script: str
     packed: list[bytes]
     answered: Callable[[int], None]
+    bytes_: int
 
 
 def again_order(script: str, number: int) -> tuple[bool, int]:
@@ -136,6 +142,7 @@ class RedisPipeline:
         self._sha: dict[str, bytes] = {}
         self._last = 0
         self._sent: deque[_Call] = deque()  # on this connection, in the order in which answers come
+        self._bytes_sent = 0  # of these
         self._again: list[_Call] = []
         self._failure: SinkError | None = None
 
@@ -148,7 +155,7 @@ class RedisPipeline:
             self._retrying(_is_loading, self._reach)
 
     def send(self, script: str, argument: bytes, answered: Callable[[int], None]) -> int:
-        """Send one call and return its number; waits only where more than `calls_in_flight_max` are under way.
+        """Send one call and return its number; waits only where too much is under way.
 
         `answered` gets the script's result, once, whatever happened in between. SinkError where Redis cannot be
         brought to answer within `retry_seconds_max`.
@@ -157,10 +164,10 @@ class RedisPipeline:
         self.connect()
         self._last += 1
         packed = self._connection.pack_command("EVALSHA", self._sha[script], 0, argument)
-        call = _Call(self._last, script, packed, answered)
+        call = _Call(self._last, script, packed, answered, len(argument))
+        self._make_room(call.bytes_)
         try:
             self._put(call)
-            self._read_until(self._bounds.calls_in_flight_max)
         except _LOST as error:
             self._lost(error)
         self._heal()
@@ -213,12 +220,23 @@ class RedisPipeline:
         try:
             self._read_until(0)
         except (RedisError, SinkError):
-            self._sent.clear()
+            self._forget_sent()
         finally:
             self._disconnect()
 
+    def _make_room(self, bytes_: int) -> None:
+        """Wait until a call of so many bytes may be sent."""
+        calls_max, bytes_max = self._bounds.calls_in_flight_max, self._bounds.bytes_in_flight_max
+        try:
+            while self._sent and (len(self._sent) >= calls_max or self._bytes_sent + bytes_ > bytes_max):
+                self._read_one()
+        except _LOST as error:
+            self._lost(error)
+        self._heal()
+
     def _put(self, call: _Call) -> None:
         self._sent.append(call)  # first, so that a call that breaks on its way is among those to send again
+        self._bytes_sent += call.bytes_
         self._connection.send_packed_command(call.packed)
 
     def _read_until(self, calls_left_max: int) -> None:
@@ -230,19 +248,29 @@ class RedisPipeline:
         try:
             reply = int(self._connection.read_response())
         except ResponseError as error:
-            call = self._sent.popleft()
+            call = self._taken()
             if not self._passes(error):
                 raise self._stopped(error) from error
             self._again.append(call)
             self._trouble: RedisError = error
         else:
             self.counters.calls += 1
-            self._sent.popleft().answered(reply)
+            self._taken().answered(reply)
+
+    def _taken(self) -> _Call:
+        """The call that was answered, which is under way no longer."""
+        call = self._sent.popleft()
+        self._bytes_sent -= call.bytes_
+        return call
+
+    def _forget_sent(self) -> None:
+        self._sent.clear()
+        self._bytes_sent = 0
 
     def _lost(self, error: RedisError) -> None:
         self._disconnect()
         self._again.extend(self._sent)
-        self._sent.clear()
+        self._forget_sent()
         self._trouble = error
         if not may_pass(error):
             raise self._stopped(error) from error
@@ -335,7 +363,7 @@ class NodePipeline(RedisPipeline):
             self._read_until(0)
         except _LOST:
             self._disconnect()
-        self._sent.clear()
+        self._forget_sent()
         self._again.clear()
         self._is_loaded = False
 
