@@ -63,7 +63,7 @@ def route(item: Item, lanes: int) -> list[Routed]:
     _, payload_ends, keys, key_ends, *_ = messages.arrays
     owners = np.empty(count, np.int32)
     if not share_out(keys, key_ends, payload_ends, lanes, owners, places, ends, bytes_):
-        return [(lane, _part(item, messages, chosen)) for lane, chosen in _shared_out(item, messages, lanes)]
+        return _shared_out(item, messages, lanes)
     sizes = bytes_.tolist()
     return [
         (lane, Part(item, messages, places[begin:end], sizes[lane]))
@@ -72,28 +72,26 @@ def route(item: Item, lanes: int) -> list[Routed]:
     ]
 
 
-def _shared_out(batch: Batch, messages: Packed, lanes: int) -> Iterable[tuple[int, list[int]]]:
+def _shared_out(batch: Batch, messages: Packed, lanes: int) -> list[Routed]:
     """As `share_out`, where a message names no SKU."""
     places: dict[int, list[int]] = {}
-    text = messages.arrays.keys.data
+    bytes_: dict[int, int] = {}
+    text, payload_ends = messages.arrays.keys.data, messages.arrays.payload_ends.tolist()
     for place, (begin, end) in enumerate(pairwise(messages.arrays.key_ends.tolist())):
+        size = end - begin + payload_ends[place + 1] - payload_ends[place]
         if begin < end:
-            places.setdefault(lane_of(text[begin:end], lanes), []).append(place)
+            owners: Iterable[int] = (lane_of(text[begin:end], lanes),)
         else:
-            for lane in _lanes_without_sku(batch.payloads[place], lanes):
-                places.setdefault(lane, []).append(place)
-    return places.items()
+            owners = _lanes_without_sku(batch.payloads[place], lanes)
+        for lane in owners:
+            places.setdefault(lane, []).append(place)
+            bytes_[lane] = bytes_.get(lane, 0) + size
+    return [(lane, Part(batch, messages, np.array(own, np.int32), bytes_[lane])) for lane, own in places.items()]
 
 
 def _lanes_without_sku(payload: bytes | None, lanes: int) -> range:
     """A control record is for everybody; what cannot be read is the business of lane 0."""
     return range(1) if isinstance(decode(payload), Refusal) else range(lanes)
-
-
-def _part(batch: Batch, messages: Packed, places: list[int]) -> Part:
-    chosen, arrays = np.array(places, np.int32), messages.arrays
-    bytes_ = sum(int((ends[chosen + 1] - ends[chosen]).sum()) for ends in (arrays.key_ends, arrays.payload_ends))
-    return Part(batch, messages, chosen, bytes_)
 
 
 def _chosen(batch: Batch, places: list[int]) -> Batch:

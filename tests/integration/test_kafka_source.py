@@ -3,7 +3,7 @@
 import functools
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import pairwise
@@ -20,6 +20,7 @@ from bench.servers import KafkaBroker, free_port
 from schemas.batches import Batch, CaughtUp, Mark, Wake
 from sources.errors import SourceError
 from sources.kafka import KafkaReading, KafkaSource, SlotState
+from sources.pace import Surroundings
 from sources.states import sealed
 
 MakeTopic = Callable[..., str]
@@ -34,7 +35,7 @@ def wall_ms() -> int:
 class Drive:
     """Runs all slots of a source by hand, as Bytewax would."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # all that tests vary
         self,
         kafka: KafkaBroker,
         topic: str,
@@ -43,6 +44,8 @@ class Drive:
         now_ms: Callable[[], int] = wall_ms,
         *,
         accept_truncated: bool = False,
+        batch_messages_max: int = 10_000,
+        full: Container[int] = (),
     ) -> None:
         self.draining = False
         reading = KafkaReading(
@@ -53,8 +56,10 @@ class Drive:
             start_seconds_max=5.0,
             refresh_seconds=0.2,
             accept_truncated=accept_truncated,
+            batch_messages_max=batch_messages_max,
         )
-        self.source = KafkaSource(reading, now_ms=now_ms, draining=lambda: self.draining)
+        around = Surroundings(is_full=lambda slot: slot in full)
+        self.source = KafkaSource(reading, now_ms=now_ms, draining=lambda: self.draining, around=around)
         self.slots = {
             name: self.source.build_part("movements", name, (states or {}).get(name))
             for name in self.source.list_parts()
@@ -192,6 +197,31 @@ def test_every_partition_is_read_whole_and_in_its_order(kafka: KafkaBroker, topi
     assert {batch.origin.cluster for batch in drive.batches} == {cluster}
     assert {batch.origin.name for batch in drive.batches} == {name}
     assert all(re.fullmatch(r"[A-Za-z0-9_+/-]{22}", batch.origin.topic) for batch in drive.batches)
+
+
+def test_a_slot_whose_lanes_have_too_much_to_do_holds_nobody_up_and_loses_nothing(
+    kafka: KafkaBroker, topic: MakeTopic
+) -> None:
+    """One reader for all: what comes for the slot waits, up to a bound; then its partitions are paused."""
+    name = topic(4)
+    for partition in range(4):
+        produce(kafka, name, partition, numbered(0, 500))
+    full = {1}
+    drive = Drive(kafka, name, batch_messages_max=50, full=full)
+    try:
+        drive.until(lambda: drive.count == 1500)
+        drive.settle()
+        assert not drive.payloads(1)
+        reader = drive.slots["slot-01"]._reader  # noqa: SLF001  # how much waits is nobody's business else
+        assert 50 <= len(reader._waiting[1]) <= 100  # noqa: SLF001
+        produce(kafka, name, 1, numbered(500, 520))
+        full.clear()
+        drive.until(lambda: drive.count == 2020)
+        drive.settle()
+        assert [len(drive.payloads(partition)) for partition in range(4)] == [500, 520, 500, 500]
+        assert drive.payloads(1) == numbered(0, 520)
+    finally:
+        drive.close()
 
 
 def test_a_resumed_source_reads_exactly_the_rest(kafka: KafkaBroker, topic: MakeTopic) -> None:
