@@ -18,7 +18,7 @@ from operators.turns import SpareTurns, Turns
 from schemas.outputs import Explanation, LaneResult
 
 EXPLAINED_EVERY_MS: Final = 1000  # a SKU, at most
-EXPLAINING_SHARE: Final = 0.05  # of a core, that all lanes of a process together spend on it at most
+EXPLAINING_SHARE: Final = 0.25  # of a core, that all lanes of a process together spend on it at most
 CATCH_UP_MS: Final = 100
 BEHIND_MS: Final = 2000  # explanations wait while what is read is older than this
 EXPLAINED_AT_END_MAX: Final = 100  # SKUs of one lane: a drain does not wait for all that nobody asked about,

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-TURN_MS_MIN: Final = 1.0
+TURN_MS_MIN: Final = 0.2
 WEIGHT: Final = 0.1  # of what the last turn took, in the mean of those before it
 
 

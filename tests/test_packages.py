@@ -132,7 +132,7 @@ def test_an_import_against_the_rules_is_found(house: Path, file: str, line: str,
     assert file.removesuffix(".py").replace("/", ".") in done.stdout
 
 
-def test_lane_alone_among_operators_may_wire_bytewax(house: Path) -> None:
+def test_the_lane_s_step_alone_among_operators_may_wire_bytewax(house: Path) -> None:
     """The one wiring function of the operators keeps the contract."""
-    (house / "operators" / "lane.py").write_text("import bytewax.operators\n")
+    (house / "operators" / "lane_step.py").write_text("import bytewax.operators\n")
     assert (done := lint_imports(house)).returncode == 0, done.stdout

@@ -270,7 +270,7 @@ def test_a_drain_explains_what_there_is_time_for_and_the_next_run_the_rest() -> 
     again = LaneLogic(logic.snapshot(), LaneMaking(RuleBook(RULES), SETTINGS, lambda: now[0]))
     rest = explained_in(again.on_batch([(0, Wake())])[0])
     for _ in range(40):
-        now[0] += 20  # a turn of a millisecond each twenty
+        now[0] += 20  # turns are closer than that
         rest += explained_in(again.on_notify()[0])
     assert sorted([*first, *at_end, *rest]) == sorted(f"SKU-{number}" for number in range(40))
 
@@ -299,7 +299,7 @@ def test_lanes_explain_one_sku_at_a_time_and_no_more_than_they_may_spend_on_it_t
     lanes = [LaneLogic(None, making, turns) for _ in range(2)]
     explained = [0, 0]
     for logic in lanes:
-        batch = log_of(*(record(number, f"SKU-{number}") for number in range(200)))
+        batch = log_of(*(record(number, f"SKU-{number}") for number in range(500)))
         logic.on_batch([(0, Part.whole(batch))])
     for _ in range(10_000):
         clock[0] += 1
@@ -310,7 +310,7 @@ def test_lanes_explain_one_sku_at_a_time_and_no_more_than_they_may_spend_on_it_t
                 assert at_once <= 1
                 explained[number] += at_once
     expected = 10 * EXPLAINING_SHARE / seconds  # in ten seconds
-    assert 0.9 * expected <= sum(explained) <= 1.25 * expected  # a turn is taken for a millisecond until it is known
+    assert 0.9 * expected <= sum(explained) <= 1.25 * expected  # a turn is taken for a short one until it is known
     assert abs(explained[0] - explained[1]) <= 2
 
 

@@ -275,14 +275,28 @@ def test_writing_does_not_wait_for_redis_but_a_snapshot_does(writing: Writing, c
     """The round trip overlaps the next batch; what an epoch stands for has been answered."""
     client.client_pause(700, all=False)
     began = time.monotonic()
-    writing.write(*(availability(f"SKU-{number}", 1) for number in range(500)))
-    writing.write(*(availability(f"SKU-{number}", 2) for number in range(500)))
+    writing.write(*(availability(f"SKU-{number}", 1) for number in range(100)))
+    writing.write(*(availability(f"SKU-{number}", 2) for number in range(100)))
     assert time.monotonic() - began < 0.4
     assert writing.sink.counters.written == 0
     writing.settle()
     assert time.monotonic() - began > 0.6
-    assert writing.sink.counters.written == 1000
-    assert client.dbsize() == 501
+    assert writing.sink.counters.written == 200
+    assert client.dbsize() == 101
+
+
+def test_no_more_bytes_are_under_way_than_the_bound(embedded: EmbeddedRedis, client: Redis) -> None:
+    """Redis carries out all that was sent before it lets a reader in; one call may be longer than the bound."""
+    writing = Writing(embedded.url, PipelineBounds(bytes_in_flight_max=1000))
+    writing.write(availability("SKU-1", 1))
+    writing.settle()
+    client.client_pause(500, all=False)
+    began = time.monotonic()
+    writing.write(*(availability(f"SKU-{number}", 2) for number in range(100)))
+    assert time.monotonic() - began < 0.3
+    writing.write(availability("SKU-1", 3))
+    assert time.monotonic() - began > 0.4
+    writing.slot.close()
 
 
 def test_no_more_calls_are_under_way_than_the_bound(embedded: EmbeddedRedis, client: Redis) -> None:
@@ -318,7 +332,8 @@ def test_a_restart_of_redis_in_the_middle_loses_nothing(monkeypatch: pytest.Monk
     monkeypatch.setenv("PATH", path)
     beats: list[float] = []
     with RedisServer() as server:
-        writing = Writing(server.url, beat=lambda: beats.append(time.monotonic()))
+        roomy = PipelineBounds(bytes_in_flight_max=1 << 20)  # so that much is under way
+        writing = Writing(server.url, roomy, beat=lambda: beats.append(time.monotonic()))
         writing.write(*(availability(f"SKU-{number}", 1) for number in range(2000)))
         server.freeze()
         writing.write(*(availability(f"SKU-{number}", 2) for number in range(1500)))

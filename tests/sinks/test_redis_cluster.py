@@ -27,6 +27,7 @@ SLOTS_MAX = 16384
 INCARNATION = 41
 LANE, SLOT = 0, "slot-00"
 SKUS = [f"SKU-{number}" for number in range(400)]
+ROOMY = PipelineBounds(bytes_in_flight_max=1 << 20)  # so that many calls are under way when something happens
 
 
 class ClusterServer(RedisServer):
@@ -147,7 +148,7 @@ def cluster(three: Cluster) -> Cluster:
 class Writing:
     """A sink with one slot for all lanes, driven as Bytewax does."""
 
-    def __init__(self, url: str, bounds: PipelineBounds = PipelineBounds(), *, watches: bool = False) -> None:  # noqa: B008  # immutable
+    def __init__(self, url: str, bounds: PipelineBounds = ROOMY, *, watches: bool = False) -> None:
         self.now_ms = 10_000
         self.asked = 0
         self.shown: list[list[LaneResult]] = []
