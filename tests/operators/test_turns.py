@@ -23,7 +23,7 @@ def test_a_clock_that_was_set_back_makes_nobody_wait_for_the_time_that_was() -> 
 
 @pytest.mark.parametrize(("seconds", "apart_ms"), [(0.0, 0.8), (0.0005, 2.0), (0.004, 16.0)])
 def test_spare_turns_take_their_share_of_a_core(seconds: float, apart_ms: float) -> None:
-    """The longer a turn takes, the later is the next one; one that takes no time is taken for a fifth of a millisecond."""
+    """The longer a turn takes, the later is the next one; the shortest for a fifth of a millisecond."""
     turns = SpareTurns(0.25, takers=64)
     for _ in range(200):
         turns.took(seconds)
