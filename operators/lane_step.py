@@ -18,7 +18,9 @@ from operators.turns import SpareTurns, Turns
 from schemas.outputs import Explanation, LaneResult
 
 EXPLAINED_EVERY_MS: Final = 1000  # a SKU, at most
-EXPLAINING_SHARE: Final = 0.25  # of a core, that all lanes of a process together spend on it at most
+EXPLAINING_SHARE: Final = 0.25  # of a core, that all lanes of a process together spend on it at most,
+EXPLAINING_SHARE_PRESSED: Final = 0.05  # and while movements are older than this when they are applied
+PRESSED_AGE_MS: Final = 250
 CATCH_UP_MS: Final = 100
 BEHIND_MS: Final = 2000  # explanations wait while what is read is older than this
 EXPLAINED_AT_END_MAX: Final = 100  # SKUs of one lane: a drain does not wait for all that nobody asked about,
@@ -82,7 +84,7 @@ class LaneTurns(NamedTuple):
     def of(cls, making: LaneMaking) -> "LaneTurns":
         """Nobody has had one yet."""
         lanes = making.settings.lanes
-        return cls(Turns(making.tell_ms / lanes, lanes), SpareTurns(EXPLAINING_SHARE, lanes))
+        return cls(Turns(making.tell_ms / lanes, lanes), SpareTurns(EXPLAINING_SHARE, EXPLAINING_SHARE_PRESSED, lanes))
 
 
 class LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
@@ -113,7 +115,10 @@ class LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
         if self._hooks.applied is not None:
             _count(values, self._hooks.applied)
         now_ms = self._making.now_ms()
-        if _is_behind(values, now_ms):
+        age_ms = _age_ms(values, now_ms)
+        if age_ms > PRESSED_AGE_MS:
+            self._turns.explaining.pressed(now_ms)
+        if age_ms > BEHIND_MS:
             self._behind_ms = now_ms
         results = [result] if _has_content(result) else []
         return self._and_what_is_due(results, lane, now_ms)
@@ -246,7 +251,7 @@ class LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
             return []
         began = self._hooks.worked()
         result = lane.explain([sku])
-        self._turns.explaining.took(self._hooks.worked() - began)
+        self._turns.explaining.took(self._hooks.worked() - began, now_ms)
         self._explains_ms = self._turns.explaining.next_ms(now_ms) if lane.unexplained else None
         return [result] if result.explanations else []
 
@@ -269,13 +274,13 @@ def _ms_of(instant: datetime) -> int:
     return round(instant.timestamp() * 1000)
 
 
-def _is_behind(values: list[Routed], now_ms: int) -> bool:
-    """Whether the newest record is old; a source whose records have no time is never behind."""
+def _age_ms(values: list[Routed], now_ms: int) -> int:
+    """How old the newest record is; a source whose records have no time is always new."""
     for _, item in reversed(values):
         if isinstance(item, Part):
             newest_ms: int = item.batch.timestamps[item.places[-1]]
-            return 0 <= newest_ms < now_ms - BEHIND_MS
-    return False
+            return now_ms - newest_ms if newest_ms >= 0 else 0
+    return 0
 
 
 def _count(routed: Iterable[Routed], told: Callable[[int, int], None]) -> None:

@@ -3,6 +3,7 @@
 from typing import Final
 
 TURN_MS_MIN: Final = 0.2
+PRESSED_MS: Final = 1000.0  # for so long after a movement had to wait
 WEIGHT: Final = 0.1  # of what the last turn took, in the mean of those before it
 
 
@@ -27,14 +28,23 @@ class Turns:
 
 
 class SpareTurns(Turns):
-    """Turns of work that may take `share` of a core: the longer one took, the further they are apart."""
+    """Turns of work that may take `share` of a core: the longer one took, the further they are apart.
 
-    def __init__(self, share: float, takers: int) -> None:
+    While movements wait, as `pressed` says, it may take `share_pressed` of it.
+    """
+
+    def __init__(self, share: float, share_pressed: float, takers: int) -> None:
         super().__init__(TURN_MS_MIN / share, takers)
-        self._share = share
+        self._shares = share, share_pressed
+        self._pressed_until_ms = 0.0
         self._took_ms = TURN_MS_MIN
 
-    def took(self, seconds: float) -> None:
+    def pressed(self, now_ms: float) -> None:
+        """Movements had to wait just now."""
+        self._pressed_until_ms = now_ms + PRESSED_MS
+
+    def took(self, seconds: float, now_ms: float) -> None:
         """How long a turn took, of a core."""
         self._took_ms += WEIGHT * (1000 * seconds - self._took_ms)
-        self._apart_ms = max(self._took_ms, TURN_MS_MIN) / self._share
+        is_pressed = self._pressed_until_ms - PRESSED_MS <= now_ms < self._pressed_until_ms
+        self._apart_ms = max(self._took_ms, TURN_MS_MIN) / self._shares[is_pressed]
