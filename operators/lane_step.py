@@ -21,6 +21,7 @@ EXPLAINED_EVERY_MS: Final = 1000  # a SKU, at most
 EXPLAINING_SHARE: Final = 0.25  # of a core, that all lanes of a process together spend on it at most,
 EXPLAINING_SHARE_PRESSED: Final = 0.05  # and while movements are older than this when they are applied
 PRESSED_AGE_MS: Final = 250
+EXPLAINS_WITHIN_MS: Final = 60_000  # how far away a turn can be
 CATCH_UP_MS: Final = 100
 BEHIND_MS: Final = 2000  # explanations wait while what is read is older than this
 EXPLAINED_AT_END_MAX: Final = 100  # SKUs of one lane: a drain does not wait for all that nobody asked about,
@@ -243,8 +244,8 @@ class LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
             return []
         if self._explains_ms is None:
             self._explains_ms = self._turns.explaining.next_ms(now_ms)
-        if now_ms < self._explains_ms <= now_ms + self._making.settings.lanes * EXPLAINED_EVERY_MS:
-            return []
+        if now_ms < self._explains_ms <= now_ms + EXPLAINS_WITHIN_MS:
+            return []  # a turn further away was taken before the clock was set back
         sku = self._due(lane, now_ms)
         if sku is None:
             self._explains_ms = now_ms + CATCH_UP_MS

@@ -152,8 +152,11 @@ class KafkaSource(FixedPartitionedSource[Batch | Mark | Wake | CaughtUp, SlotSta
     def _connected(self) -> "_Connected":
         if self._connections is None:
             reading = self._reading
-            reader = KafkaReader(reading.topic, reading.batch_messages_max, partial(_consumer, reading))
-            self._connections = _Connected(_Topic(reading), _GroupOffsets(reading, self._around.beat), reader)
+            self._connections = _Connected(
+                _Topic(reading),
+                _GroupOffsets(reading, self._around.beat),
+                KafkaReader(reading.topic, reading.batch_messages_max, partial(_consumer, reading)),
+            )
         return self._connections
 
 

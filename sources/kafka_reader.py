@@ -31,7 +31,8 @@ class KafkaReader:
         self.failure: KafkaError | None = None  # the connection was refused: nothing will come any more
         self._topic = topic
         self._messages_max = messages_max
-        self._consumer = make(self.on_error)
+        self._make = make
+        self._made: Consumer | None = None
         self._partitions: dict[int, list[int]] = {}  # by slot
         self._slots: dict[int, int] = {}  # by partition
         self._waiting: dict[int, list[Message]] = {}  # by partition
@@ -66,14 +67,15 @@ class KafkaReader:
             self._consumer.resume([TopicPartition(self._topic, partition) for partition in own])
         return Taken(taken, errors)
 
-    def seek(self, partition: int, offset: int) -> None:
-        """Go on in `partition` at `offset`, without what waits."""
-        self._waiting[partition] = []
-        self._consumer.seek(TopicPartition(self._topic, partition, offset))
-
     def release(self, slot: int) -> None:
-        """`slot` takes no more; after the last one the broker is left."""
-        if self._partitions.pop(slot, None) is not None and not self._partitions:
+        """`slot` takes no more, so nothing of it may wait; after the last one the broker is left."""
+        gone = self._partitions.pop(slot, [])
+        for partition in gone:
+            del self._slots[partition], self._waiting[partition]
+        self._paused.discard(slot)
+        if gone and self._partitions:
+            self._consumer.incremental_unassign([TopicPartition(self._topic, partition) for partition in gone])
+        elif gone:
             self._consumer.close()
 
     def on_error(self, error: KafkaError) -> None:
@@ -83,6 +85,13 @@ class KafkaReader:
         elif not self._unreachable:
             self._unreachable = True
             log.warning("kafka does not answer, trying again", error=error.str())
+
+    @property
+    def _consumer(self) -> Consumer:
+        """Made for the first partition: a process may have none."""
+        if self._made is None:
+            self._made = self._make(self.on_error)
+        return self._made
 
     def _consume(self, slot: int) -> None:
         """Shares out what has arrived; an error that names no partition is for `slot`, which asks."""

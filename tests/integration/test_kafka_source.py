@@ -224,6 +224,21 @@ def test_a_slot_whose_lanes_have_too_much_to_do_holds_nobody_up_and_loses_nothin
         drive.close()
 
 
+def test_what_comes_for_a_slot_that_has_ended_waits_nowhere(kafka: KafkaBroker, topic: MakeTopic) -> None:
+    """The others read on, and the last one leaves the broker."""
+    name = topic(2)
+    drive = Drive(kafka, name)
+    reader = drive.slots["slot-00"]._reader  # noqa: SLF001  # how much waits is nobody's business else
+    drive.slots.pop("slot-00").close()
+    produce(kafka, name, 0, numbered(0, 50))
+    produce(kafka, name, 1, numbered(0, 50))
+    drive.until(lambda: drive.count == 50)
+    drive.settle()
+    assert drive.payloads(1) == numbered(0, 50)
+    assert set(reader._waiting) == {1}  # noqa: SLF001
+    drive.close()
+
+
 def test_a_resumed_source_reads_exactly_the_rest(kafka: KafkaBroker, topic: MakeTopic) -> None:
     """What was read before the snapshot does not come again, what came after it is not left out."""
     name = topic(5)
@@ -334,7 +349,8 @@ def test_records_deleted_while_running_stop_the_run(kafka: KafkaBroker, topic: M
         drive.until(lambda: drive.count == 10)
         admin(kafka).delete_records([TopicPartition(name, 0, 5)])
         eventually(lambda: _log_start(kafka, name), 5)
-        drive.slots["slot-00"]._reader.seek(0, 2)  # noqa: SLF001  # goes back to what is no longer there
+        consumer = drive.slots["slot-00"]._reader._consumer  # noqa: SLF001  # goes back to what is no longer there
+        consumer.seek(TopicPartition(name, 0, 2))
         drive.slots["slot-00"]._next_offsets[0] = 2  # noqa: SLF001
         with pytest.raises(SourceError, match=f"{name}, partition 0: offset 2 .* log starts at 5"):
             drive.until(lambda: False)
