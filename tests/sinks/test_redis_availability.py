@@ -285,29 +285,21 @@ def test_writing_does_not_wait_for_redis_but_a_snapshot_does(writing: Writing, c
     assert client.dbsize() == 101
 
 
-def test_no_more_bytes_are_under_way_than_the_bound(embedded: EmbeddedRedis, client: Redis) -> None:
-    """Redis carries out all that was sent before it lets a reader in; one call may be longer than the bound."""
-    writing = Writing(embedded.url, PipelineBounds(bytes_in_flight_max=1000))
+@pytest.mark.parametrize(
+    ("bounds", "within"),
+    [(PipelineBounds(calls_in_flight_max=2), [1, 1]), (PipelineBounds(bytes_in_flight_max=1000), [100])],
+)
+def test_no_more_is_under_way_than_the_bounds(
+    embedded: EmbeddedRedis, client: Redis, bounds: PipelineBounds, within: list[int]
+) -> None:
+    """Batches of so many SKUs are sent at once, the next one waits; one call alone may be longer than the bytes."""
+    writing = Writing(embedded.url, bounds)
     writing.write(availability("SKU-1", 1))
     writing.settle()
     client.client_pause(500, all=False)
     began = time.monotonic()
-    writing.write(*(availability(f"SKU-{number}", 2) for number in range(100)))
-    assert time.monotonic() - began < 0.3
-    writing.write(availability("SKU-1", 3))
-    assert time.monotonic() - began > 0.4
-    writing.slot.close()
-
-
-def test_no_more_calls_are_under_way_than_the_bound(embedded: EmbeddedRedis, client: Redis) -> None:
-    """With two calls unanswered at most, the third batch waits for Redis."""
-    writing = Writing(embedded.url, PipelineBounds(calls_in_flight_max=2))
-    writing.write(availability("SKU-1", 1))
-    writing.settle()
-    client.client_pause(500, all=False)
-    began = time.monotonic()
-    writing.write(availability("SKU-1", 2))
-    writing.write(availability("SKU-1", 3))
+    for version, skus in enumerate(within, start=2):
+        writing.write(*(availability(f"SKU-{number}", version) for number in range(skus)))
     assert time.monotonic() - began < 0.3
     writing.write(availability("SKU-1", 4))
     assert time.monotonic() - began > 0.4
