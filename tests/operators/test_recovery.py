@@ -11,6 +11,8 @@ from operators.lane import Lane, LaneSettings
 from operators.lane_step import (
     EXPLAINING_AT_END_SECONDS,
     EXPLAINING_SHARE,
+    EXPLAINING_SHARE_PRESSED,
+    PRESSED_AGE_MS,
     LaneHooks,
     LaneLogic,
     LaneMaking,
@@ -312,6 +314,32 @@ def test_lanes_explain_one_sku_at_a_time_and_no_more_than_they_may_spend_on_it_t
     expected = 10 * EXPLAINING_SHARE / seconds  # in ten seconds
     assert 0.9 * expected <= sum(explained) <= 1.25 * expected  # a turn is taken for a short one until it is known
     assert abs(explained[0] - explained[1]) <= 2
+
+
+def test_while_movements_are_old_when_they_are_applied_little_is_explained() -> None:
+    """Numbers go first; a second after the last that waited, explanations have their whole share again."""
+    clock, looks = [BEGIN_MS], itertools.count()
+    hooks = LaneHooks(worked=lambda: next(looks) * 0.004)
+    logic = LaneLogic(None, LaneMaking(RuleBook(RULES), SETTINGS, lambda: clock[0], hooks=hooks))
+    names = [f"SKU-{number}" for number in range(2000)]
+    logic.on_batch(routed(log_of(*(record(number, name) for number, name in enumerate(names)))))
+
+    def explained_a_second(age_ms: int) -> int:
+        """With movements of this age all through ten seconds; the first two do not count."""
+        count = 0
+        for tenth in range(100):
+            offset = 2000 + clock[0] - BEGIN_MS
+            batch = log_of(record(offset, "A"), first=offset)._replace(timestamps=[clock[0] - age_ms])
+            results = list(logic.on_batch(routed(batch))[0])
+            for _ in range(100):
+                clock[0] += 1
+                results += logic.on_notify()[0]
+            count += len(explained_in(results)) if tenth >= 20 else 0
+        return round(count / 8)
+
+    shares = [explained_a_second(age) * 0.004 for age in (10, PRESSED_AGE_MS + 50, PRESSED_AGE_MS - 50)]
+    wanted = [EXPLAINING_SHARE, EXPLAINING_SHARE_PRESSED, EXPLAINING_SHARE]
+    assert shares == pytest.approx(wanted, rel=0.15)
 
 
 def test_a_sku_that_changes_all_the_time_is_explained_once_a_second() -> None:

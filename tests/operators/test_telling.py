@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators.lane import Lane, LaneSettings
-from operators.lane_step import LaneLogic, LaneMaking
-from operators.route import route
+from operators.lane_step import LaneLogic, LaneMaking, LaneTurns
+from operators.route import Part, route
 from operators.rules import RuleBook
 from schemas.batches import Batch
 from schemas.outputs import Availability, Encoded, LaneResult, Threshold
@@ -169,6 +169,28 @@ def test_movements_without_a_key_are_as_plain_as_those_with_one() -> None:
         results.append(lane.apply([batch], teller=lane.teller(PREFIX)))
     assert results[0] == results[1]
     assert results[0].hashes
+
+
+def test_lanes_tell_the_topic_one_after_the_other() -> None:
+    """All of them in each second, and never two at the same instant while they have all the time something to tell."""
+    lanes, begin_ms = 8, 1_793_600_000_000
+    clock = [begin_ms]
+    settings = SETTINGS._replace(lanes=lanes)
+    making = LaneMaking(RuleBook(Rules()), settings, lambda: clock[0], redis_prefix=PREFIX, tell_ms=1000)
+    turns = LaneTurns.of(making)
+    logics = [LaneLogic(None, making, turns) for _ in range(lanes)]
+    told = list[tuple[int, int]]()
+    for number in range(400):
+        for lane, logic in enumerate(logics):
+            batch = Batch(origin(0), [number], [clock[0]], [b"A"], [shipped(number, "A", "east", 1)])
+            results, _ = logic.on_batch([(lane, Part.whole(batch))])
+            told.extend((clock[0] - begin_ms, lane) for result in results if result.told)
+        clock[0] += 10
+    later = [(at_ms, lane) for at_ms, lane in told if at_ms > 1000]
+    assert len({at_ms for at_ms, _ in later}) == len(later)
+    by_lane = [[at_ms for at_ms, lane in told if lane == wanted] for wanted in range(lanes)]
+    assert all(1000 <= after - before <= 2000 for times in by_lane for before, after in pairwise(times))
+    assert all(len(times) >= 3 for times in by_lane)
 
 
 def test_the_topic_is_told_rarely_while_the_flow_is_behind() -> None:
