@@ -171,6 +171,35 @@ def test_movements_without_a_key_are_as_plain_as_those_with_one() -> None:
     assert results[0].hashes
 
 
+def test_what_compiled_loops_added_is_known_to_a_tick_that_ends_a_request() -> None:
+    """Both add to the history: a tick that did not know how long it is would write over what a movement left there."""
+    requested = (
+        b'{"id":"r1","source":"s","kind":"requested","sku":"B","channel":"web","quantity":1,"time":"2026-11-01T10:00:00Z",'
+        b'"expires":"2026-11-01T11:00:00Z"}'
+    )
+    received = shipped(100, "B", "east", 1).replace(b"shipped", b"received")
+    plain = [shipped(number, "A", "east", 1) for number in range(5)]
+    tick = b'{"kind":"tick","time":"2026-11-01T12:00:00Z"}'
+    log: list[tuple[bytes | None, bytes]] = [
+        (b"B", received), (b"B", requested), *((b"A", payload) for payload in plain), (None, tick),
+    ]  # fmt: skip
+    at_once, one_by_one = (Lane(0, RuleBook(Rules(channels={"web": ChannelRules()})), SETTINGS) for _ in range(2))
+    keys, payloads = [key for key, _ in log], [payload for _, payload in log]
+    result = at_once.apply([Batch(origin(0), list(range(len(log))), [-1] * len(log), keys, list(payloads))])
+    for number, (key, payload) in enumerate(log):
+        one_by_one.apply([Batch(origin(0), [number], [-1], [key], [payload])])
+        assert one_by_one.position_count == 1 + (number > 1)
+    assert [answer.outcome for answer in result.reservations] == ["confirmed", "expired"]
+    assert at_once.snapshot() == one_by_one.snapshot()
+
+
+def test_positions_are_counted_right_behind_compiled_loops() -> None:
+    """A metric asks for them."""
+    lane = Lane(0, RuleBook(Rules()), SETTINGS)
+    lane.apply([batch_for("B", [shipped(number, "B", f"dc-{number}", 1) for number in range(9)])])
+    assert lane.position_count == 9
+
+
 def test_lanes_tell_the_topic_one_after_the_other() -> None:
     """All of them in each second, and never two at the same instant while they have all the time something to tell."""
     lanes, begin_ms = 8, 1_793_600_000_000

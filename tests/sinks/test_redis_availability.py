@@ -306,6 +306,23 @@ def test_no_more_is_under_way_than_the_bounds(
     writing.slot.close()
 
 
+def test_what_was_under_way_on_a_lost_connection_is_under_way_no_longer(embedded: EmbeddedRedis, client: Redis) -> None:
+    """Else there would be less and less room, until each call waits for the one before."""
+    writing = Writing(embedded.url, PipelineBounds(bytes_in_flight_max=12_000))
+    client.client_pause(300, all=False)
+    writing.write(*(availability(f"SKU-{number}", 1) for number in range(100)))
+    client.client_kill_filter(_type="normal", skipme=True)
+    writing.write_and_settle(availability("SKU-1", 2))
+    assert writing.sink.counters.reconnects == 1
+    client.client_pause(500, all=False)
+    began = time.monotonic()
+    for version in (3, 4, 5):
+        writing.write(*(availability(f"SKU-{number}", version) for number in range(20)))
+    assert time.monotonic() - began < 0.3
+    writing.settle()
+    writing.slot.close()
+
+
 def test_scripts_that_redis_forgot_are_loaded_again(writing: Writing, client: Redis) -> None:
     """SCRIPT FLUSH in the middle of a run loses nothing."""
     for version in range(1, 11):
