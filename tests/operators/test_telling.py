@@ -178,7 +178,7 @@ def test_what_compiled_loops_added_is_known_to_a_tick_that_ends_a_request() -> N
         b'"expires":"2026-11-01T11:00:00Z"}'
     )
     received = shipped(100, "B", "east", 1).replace(b"shipped", b"received")
-    plain = [shipped(number, "A", "east", 1) for number in range(5)]
+    plain = [shipped(number, "A", "east", 1) for number in range(40)]  # the first of them still go row by row
     tick = b'{"kind":"tick","time":"2026-11-01T12:00:00Z"}'
     log: list[tuple[bytes | None, bytes]] = [
         (b"B", received), (b"B", requested), *((b"A", payload) for payload in plain), (None, tick),
@@ -196,8 +196,11 @@ def test_what_compiled_loops_added_is_known_to_a_tick_that_ends_a_request() -> N
 def test_positions_are_counted_right_behind_compiled_loops() -> None:
     """A metric asks for them."""
     lane = Lane(0, RuleBook(Rules()), SETTINGS)
-    lane.apply([batch_for("B", [shipped(number, "B", f"dc-{number}", 1) for number in range(9)])])
-    assert lane.position_count == 9
+    teller = lane.teller(PREFIX)
+    lane.apply([batch_for("A", [shipped(number, "A", f"dc-{number}", 1) for number in range(9)])], teller=teller)
+    later = batch_for("B", [shipped(number, "B", f"dc-{number}", 1) for number in range(9)])
+    lane.apply([later._replace(offsets=list(range(9, 18)))], teller=teller)
+    assert lane.position_count == 18
 
 
 def test_lanes_tell_the_topic_one_after_the_other() -> None:

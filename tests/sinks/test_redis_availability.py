@@ -308,7 +308,7 @@ def test_no_more_is_under_way_than_the_bounds(
 
 def test_what_was_under_way_on_a_lost_connection_is_under_way_no_longer(embedded: EmbeddedRedis, client: Redis) -> None:
     """Else there would be less and less room, until each call waits for the one before."""
-    writing = Writing(embedded.url, PipelineBounds(bytes_in_flight_max=12_000))
+    writing = Writing(embedded.url, PipelineBounds(bytes_in_flight_max=7000))
     client.client_pause(300, all=False)
     writing.write(*(availability(f"SKU-{number}", 1) for number in range(100)))
     client.client_kill_filter(_type="normal", skipme=True)
