@@ -193,16 +193,6 @@ def test_what_compiled_loops_added_is_known_to_a_tick_that_ends_a_request() -> N
     assert at_once.snapshot() == one_by_one.snapshot()
 
 
-def test_positions_are_counted_right_behind_compiled_loops() -> None:
-    """A metric asks for them."""
-    lane = Lane(0, RuleBook(Rules()), SETTINGS)
-    teller = lane.teller(PREFIX)
-    lane.apply([batch_for("A", [shipped(number, "A", f"dc-{number}", 1) for number in range(9)])], teller=teller)
-    later = batch_for("B", [shipped(number, "B", f"dc-{number}", 1) for number in range(9)])
-    lane.apply([later._replace(offsets=list(range(9, 18)))], teller=teller)
-    assert lane.position_count == 18
-
-
 def test_lanes_tell_the_topic_one_after_the_other() -> None:
     """All of them in each second, and never two at the same instant while they have all the time something to tell."""
     lanes, begin_ms = 8, 1_793_600_000_000
