@@ -158,6 +158,7 @@ class Lane:
         self._plain = PlainPath(tables, settings.as_of_ms, settings.history_max)
         self._homes = Homes(sightings.sources, self._stock.locations, self._trust, self._plain.has_changed)
         self._around: dict[int, Surroundings] = {}  # by origin
+        self._around_changes = 0  # as of which of the changes by others
         self._explaining = Explaining(self._stock, self._requesting, self._stating, self._replenishing, self._facts)
         self._shadow = None if shadow is None else Shadow(self._stock, shadow)
         self._doubts = Doubts()
@@ -471,7 +472,8 @@ class Lane:
 
     def _surroundings(self, origin: int) -> Surroundings:
         """What holds for the origin; as it was the last time where nothing but compiled loops has worked since."""
-        if not self._plain.is_current:
+        if self._around_changes != self._plain.changes:
+            self._around_changes = self._plain.changes
             self._around.clear()
         around = self._around.get(origin)
         if around is None or around.clock_ms != self._clocks[origin]:

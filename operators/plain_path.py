@@ -102,6 +102,7 @@ class PlainPath:
         self._as_of_ms = as_of_ms
         self._history_max = history_max
         self._calls = 0
+        self.changes = 0  # how often something was changed by others
         self._is_current = False
         self._is_ahead = False  # compiled loops have added rows that nobody else knows of
         self._fits = False
@@ -113,17 +114,13 @@ class PlainPath:
         """Columns have more rows than compiled loops left, or have moved; or will have: it is said before, too."""
         self.give_back()
         self._is_current = False
+        self.changes += 1
 
     def give_back(self) -> None:
         """Tells everything how many rows it has now: before others look at columns, or add to them."""
         if self._is_ahead:
             self._is_ahead = False
             self._take_back()
-
-    @property
-    def is_current(self) -> bool:
-        """Whether compiled loops know of all that was changed."""
-        return self._is_current
 
     def apply(self, part: Part, begin: int, origin: int, moment: Surroundings, last: int) -> PlainResult:
         """Applies messages of `part` from the one at `begin` on until one is not plain.

@@ -11,6 +11,7 @@ from operators.lane import Lane, LaneSettings
 from operators.plain import ABSENT
 from operators.rule_columns import PlainRules
 from operators.rules import RuleBook
+from operators.telling import Teller
 from schemas.batches import Batch
 from schemas.outputs import LaneResult
 from schemas.rules import ChannelRules, Rule, Rules, SourceRules
@@ -27,6 +28,7 @@ class Partition:
 
     def __init__(self) -> None:
         self.lane = Lane(0, RuleBook(RULES), LaneSettings(1, 7, dedupe_ms=3_600_000))
+        self.teller: Teller | None = None
         self._offset = 0
         self.said("received", "A")
         self.said("received", "A", "west")  # a location is met row by row
@@ -39,7 +41,7 @@ class Partition:
         keys: list[bytes | None] = [body["sku"].encode() if "sku" in body else None for body in bodies]
         payloads: list[bytes | None] = [json.dumps(body).encode() for body in bodies]
         offsets = list(range(first, self._offset))
-        return self.lane.apply([Batch(origin(0), offsets, [-1] * len(bodies), keys, payloads)])
+        return self.lane.apply([Batch(origin(0), offsets, [-1] * len(bodies), keys, payloads)], teller=self.teller)
 
     def movement(
         self, kind: str, sku: str, location: str = "east", source: str = "wms", units: int = 10
@@ -110,6 +112,17 @@ def test_a_location_is_believed_as_much_as_was_told_last(partition: Partition) -
         partition.given({"kind": "location", "location": "east", "trust_percent": percent})
         (record,) = partition.said("reserved", "A", "east", "shop").availability
         assert record.channels["web"].sellable - 20 == sellable
+
+
+def test_a_location_is_believed_as_told_though_redis_was_told_in_between(partition: Partition) -> None:
+    """What it is told at the end of a batch brings columns up to date, and must not hide that trust has changed."""
+    partition.teller = partition.lane.teller("avail:")
+    partition.given(partition.movement("received", "A", units=1000))
+    for percent, sellable in ((50, 500), (10, 99), (100, 980)):
+        partition.given({"kind": "location", "location": "east", "trust_percent": percent})
+        partition.said("reserved", "A", "east", "shop")
+        sold = partition.lane._availability(partition.lane._stock.names.row("A"))  # noqa: SLF001
+        assert sold.channels["web"].sellable - 20 == sellable
 
 
 def test_there_are_only_so_many_classes_of_rules(monkeypatch: pytest.MonkeyPatch) -> None:
