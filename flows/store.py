@@ -16,7 +16,7 @@ from bytewax.recovery import init_db_dir
 
 from operators.snapshots import SnapshotError, unpack
 
-FORMAT: Final = 1
+FORMAT: Final = 2  # 2: SKUs are shared out to lanes by murmur2, before by CRC-32
 PARTS: Final = 8
 META_FILE: Final = "onhand.json"
 LOCK_FILE: Final = "lock"
@@ -213,6 +213,11 @@ def _meta(path: Path) -> Meta:
     if meta.format > FORMAT:
         raise StoreError(
             f"the state in {path} has format {meta.format}, this release reads up to {FORMAT}: use a newer release"
+        )
+    if meta.format < FORMAT:
+        raise StoreError(
+            f"the state in {path} is of an older release, which shared out SKUs to lanes in another way:"
+            " begin anew with another state.path; all is read again"
         )
     return meta
 

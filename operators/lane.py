@@ -35,7 +35,16 @@ from operators.plain import (
     SOURCE,
     Home,
 )
-from operators.plain_path import Crossing, PlainPath, PlainResult, Surroundings, Tables, crossings_of, text_of
+from operators.plain_path import (
+    Bounds,
+    Crossing,
+    PlainPath,
+    PlainResult,
+    Surroundings,
+    Tables,
+    crossings_of,
+    text_of,
+)
 from operators.positions import effect_of, signed_units
 from operators.replenishing import Replenishing
 from operators.requesting import Requesting, answer_to
@@ -155,7 +164,8 @@ class Lane:
         self._replenishing = Replenishing(self._stock)
         sightings = self._stating.sightings
         tables = Tables(self._stock, self._ids, self._facts, sightings, self._replenishing.points)
-        self._plain = PlainPath(tables, settings.as_of_ms, settings.history_max)
+        bounds = Bounds(settings.dedupe_ms, settings.as_of_ms, settings.ids_per_sku_max, settings.history_max)
+        self._plain = PlainPath(tables, bounds)
         self._homes = Homes(sightings.sources, self._stock.locations, self._trust, self._plain.has_changed)
         self._around: dict[int, Surroundings] = {}  # by origin
         self._around_changes = 0  # as of which of the changes by others
@@ -235,6 +245,8 @@ class Lane:
 
     def _tell_redis(self, outcome: Outcome, teller: Teller) -> list[HashCall]:
         """Takes plain SKUs out of the outcome: calls for Redis now, records later; the others are told at once."""
+        if not outcome.touched:
+            return []
         if outcome.is_plain:
             rows, outcome.touched = list(outcome.touched), {}
             plain = np.array(rows, np.int32)
@@ -352,6 +364,11 @@ class Lane:
         """SKUs (their rows) about which there is something new to explain, the one that waits longest first."""
         return self._unexplained.keys()
 
+    def asked_rows(self, names: Iterable[str]) -> list[int]:
+        """Those of the SKUs of these names that are known, and about which there is something new to explain."""
+        rows = (self._stock.names.row(name) for name in dict.fromkeys(names))
+        return [sku for sku in rows if sku in self._unexplained]
+
     def explain(self, skus: Iterable[int]) -> LaneResult:
         """What there is to explain about `skus` now; one that waits for its home to show a change goes on waiting."""
         self._plain.give_back()
@@ -414,7 +431,7 @@ class Lane:
 
     def _apply_part(self, part: Part, outcome: Outcome, beat: Callable[[], None], teller: Teller | None) -> None:
         origin, begin = self._origin(part.batch.origin), 0
-        if self._is_plain():
+        if self._is_plain() and not _is_control_alone(part):
             begin = self._apply_plain(part, origin, outcome, beat, teller)
         for number, place in enumerate(part.places[begin:].tolist()):
             if number % BEAT_EVERY == 0:
@@ -444,7 +461,7 @@ class Lane:
             begun = at
             beat()
             around = self._surroundings(origin)
-            done = self._plain.apply(part, at, origin, around, self._applied[origin])
+            done = self._plain.apply(part, at, around, self._applied[origin])
             self._applied[origin] = done.last_offset
             self._take(done, outcome)
             if done.crossed:
@@ -478,12 +495,9 @@ class Lane:
         around = self._around.get(origin)
         if around is None or around.clock_ms != self._clocks[origin]:
             rules = self._generations[origin]
-            around = self._around[origin] = Surroundings(
-                self._homes.of(origin, rules.book),
-                self._clocks[origin],
-                rules.generation,
-                self._settings.dedupe_ms,
-                self._settings.ids_per_sku_max,
+            home = self._homes.of(origin, rules.book)
+            around = self._around[origin] = self._plain.surroundings(
+                origin, home, self._clocks[origin], rules.generation
             )
         return around
 
@@ -773,6 +787,8 @@ class Lane:
         """The clock of the origin moves on; SKUs at home there follow what begins or ends with it."""
         home, before_ms = message.origin, self._clocks[message.origin]
         moved = self._clocks.tick(home, time_ms)
+        if home not in self._stock.homes:
+            return  # as most often: a lane has SKUs of few partitions, and every partition ticks each second
         clock_ms = self._clocks[home]
         happening = Happening(home, message.offset, time_ms, clock_ms, Cause("clock"), None, message.traceparent)
         changed: dict[int, Happening] = {}
@@ -995,6 +1011,15 @@ def _older(oldest_ms: int, part: Part) -> int:
     """The older of `oldest_ms` and the part's first time, where 0 and less say that there is none."""
     first_ms = part.batch.timestamps[part.places[0]] if len(part.places) else 0
     return min(first_ms, oldest_ms or first_ms) if first_ms > 0 else oldest_ms
+
+
+def _is_control_alone(part: Part) -> bool:
+    """Whether the part is one record that speaks of no SKU: it need not be shown to compiled loops."""
+    places = part.places
+    if len(places) != 1 or part.batch.keys[places[0]]:
+        return False
+    ends = part.messages.arrays.key_ends
+    return bool(ends[places[0]] == ends[places[0] + 1])
 
 
 def nothing_of(lane: int) -> LaneResult:

@@ -32,6 +32,11 @@ class Happening(NamedTuple):
 class Outcome:
     """Records to send, in the order in which they came to be."""
 
+    __slots__ = (
+        "applied", "dead_letters", "divergences", "duplicates", "is_plain", "marks", "misplaced", "replenishments",
+        "reservations", "rules", "shadow", "thresholds", "touched",
+    )  # fmt: skip
+
     def __init__(self) -> None:
         # SKU rows to publish, in the order they were met; the record where it must not show what came later
         self.touched: dict[int, Availability | None] = {}

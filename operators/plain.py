@@ -31,6 +31,7 @@ OWNER_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / φ: Knuth, The Art
 MEMBER_FACTOR: Final = np.uint64(0xC2B2AE3D27D4EB4F)
 HALF: Final = np.uint64(32)
 ALL_ONES: Final = np.uint64(2**64 - 1)
+LOWER: Final = np.uint64(0xFFFFFFFF)
 
 
 @compiled
@@ -154,15 +155,34 @@ def enter_names(slots: Ints32, texts: Bytes, ends: Ints, begin: int, count: int)
 # Route: which lane a key belongs to
 
 
-def _crc_table() -> NDArray[np.uint32]:
-    """What a byte does to CRC-32 (ISO 3309, reflected polynomial 0xEDB88320), as zlib has it."""
-    values = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        values = np.where(values & 1, (values >> 1) ^ np.uint32(0xEDB88320), values >> 1).astype(np.uint32)
-    return values
+MURMUR_SEED: Final = np.uint64(0x9747B28C)
+MURMUR_FACTOR: Final = np.uint64(0x5BD1E995)
+MURMUR_BITS: Final = np.uint64(24)
 
 
-_CRC: Final = _crc_table()
+@compiled
+def lane_of(keys: Bytes, begin: int, end: int, lanes: int) -> int:
+    """The lane of the SKU keys[begin:end]: as Kafka's Java clients find the partition of a key, of so many.
+
+    That is murmur2 (Austin Appleby's MurmurHash2, with the seed and the cut to 31 bits of Kafka's `Utils`). So where
+    the number of partitions divides that of lanes, all that a lane is given stands in one partition.
+    """
+    value = MURMUR_SEED ^ np.uint64(end - begin)
+    whole = end - (end - begin) % 4
+    for at in range(begin, whole, 4):
+        word = np.uint64(0)
+        for place in range(4):
+            word |= np.uint64(keys[at + place]) << np.uint64(8 * place)
+        word = word * MURMUR_FACTOR & LOWER
+        word = (word ^ word >> MURMUR_BITS) * MURMUR_FACTOR & LOWER
+        value = value * MURMUR_FACTOR & LOWER ^ word
+    if whole < end:
+        for place in range(end - whole):
+            value ^= np.uint64(keys[whole + place]) << np.uint64(8 * place)
+        value = value * MURMUR_FACTOR & LOWER
+    value = (value ^ value >> np.uint64(13)) * MURMUR_FACTOR & LOWER
+    value ^= value >> np.uint64(15)
+    return np.int64(value & np.uint64(0x7FFFFFFF)) % lanes
 
 
 @compiled
@@ -180,10 +200,7 @@ def share_out(
         begin, end = key_ends[place], key_ends[place + 1]
         if begin == end:
             return False
-        value = np.uint32(0xFFFFFFFF)
-        for at in range(begin, end):
-            value = _CRC[(value ^ keys[at]) & np.uint32(0xFF)] ^ (value >> np.uint32(8))
-        owner = np.int64(value ^ np.uint32(0xFFFFFFFF)) % lanes
+        owner = lane_of(keys, begin, end, lanes)
         owners[place] = owner
         ends[owner + 2] += 1
         bytes_[owner] += end - begin + payload_ends[place + 1] - payload_ends[place]
@@ -209,7 +226,6 @@ SECRET: Final = np.frombuffer(  # in words of eight bytes
 HASHED_BYTES_MIN: Final = 4
 HASHED_BYTES_MAX: Final = 64
 PRIME_1: Final = np.uint64(0x9E3779B185EBCA87)
-LOWER: Final = np.uint64(0xFFFFFFFF)
 
 
 @compiled

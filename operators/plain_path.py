@@ -72,13 +72,21 @@ class PlainResult(NamedTuple):
 
 
 class Surroundings(NamedTuple):
-    """What holds for an origin now, and the bounds of what is remembered."""
+    """What holds for an origin now."""
 
     home: Held[Home]
     clock_ms: int
     generation: int
+    moment: plain.Ints  # as compiled loops want it, but for the call
+
+
+class Bounds(NamedTuple):
+    """How much a lane remembers: spans in ms, and how many of each SKU or position."""
+
     dedupe_ms: int
+    as_of_ms: int
     ids_per_sku_max: int
+    history_max: int
 
 
 class Tables(NamedTuple):
@@ -97,10 +105,9 @@ class PlainPath:
     Whoever else adds to the columns, or cleans them, has to say so by `has_changed`.
     """
 
-    def __init__(self, tables: Tables, as_of_ms: int, history_max: int) -> None:
+    def __init__(self, tables: Tables, bounds: Bounds) -> None:
         self._stock, self._ids, self._facts, self._sightings, self._points = tables
-        self._as_of_ms = as_of_ms
-        self._history_max = history_max
+        self._bounds = bounds
         self._calls = 0
         self.changes = 0  # how often something was changed by others
         self._is_current = False
@@ -122,26 +129,22 @@ class PlainPath:
             self._is_ahead = False
             self._take_back()
 
-    def apply(self, part: Part, begin: int, origin: int, moment: Surroundings, last: int) -> PlainResult:
+    def surroundings(self, origin: int, home: Held[Home], clock_ms: int, generation: int) -> Surroundings:
+        """What holds for the origin with this row."""
+        moment = Moment(origin, clock_ms, generation, *self._bounds, 0)
+        return Surroundings(home, clock_ms, generation, np.array(moment, np.int64))
+
+    def apply(self, part: Part, begin: int, around: Surroundings, last: int) -> PlainResult:
         """Applies messages of `part` from the one at `begin` on until one is not plain.
 
         `last` is the offset that was applied last.
         """
         self._calls += 1
-        lane = self.lane
-        WORK.counts[:] = 0
+        _COUNTS[:] = _NOTHING_DONE
         _COUNTS[plain.LAST_OFFSET] = last
-        WORK.moment[:] = Moment(
-            origin,
-            moment.clock_ms,
-            moment.generation,
-            moment.dedupe_ms,
-            self._as_of_ms,
-            moment.ids_per_sku_max,
-            self._history_max,
-            self._calls,
-        )
-        ended = _apply_plain(part.messages.held, part.places, begin, lane, moment.home, HELD_WORK)
+        WORK.moment[:] = around.moment
+        _MOMENT[_CALL] = self._calls
+        ended = _apply_plain(part.messages.held, part.places, begin, self.lane, around.home, HELD_WORK)
         self._is_ahead = True
         applied, duplicates, touched, crossed, last_offset, place = _COUNTS.tolist()
         return PlainResult(
@@ -347,4 +350,7 @@ WORK: Final = _work()  # one for all lanes of a process, which take turns
 HELD_WORK: Final = hold(WORK)
 _FOUND: Final = np.zeros(NEW_MAX, np.int64)
 _COUNTS: Final = WORK.counts.data
+_NOTHING_DONE: Final = np.zeros(plain.COUNTS, np.int64).data
+_MOMENT: Final = WORK.moment.data
+_CALL: Final = Moment._fields.index("call")
 _apply_plain: Final = direct(apply_plain, held=(0, 3, 4, 5))

@@ -3,12 +3,11 @@
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import NamedTuple
-from zlib import crc32
 
 import numpy as np
 
 from operators.compiling import Held, hold
-from operators.plain import Ints, Ints32, Messages, share_out
+from operators.plain import Ints, Ints32, Messages, lane_of, share_out
 from schemas.batches import Batch, CaughtUp, Mark, Wake
 from schemas.movements import Fact, Refusal, decode
 
@@ -49,9 +48,10 @@ Item = Batch | Mark | Wake | CaughtUp
 Routed = tuple[int, Part | Mark | Wake | CaughtUp]  # lane, and what it must see
 
 
-def lane_of(key: bytes | memoryview, lanes: int) -> int:
-    """Where the SKU whose UTF-8 bytes are `key` lives for ever."""
-    return crc32(key) % lanes
+def lane_of_sku(sku: str, lanes: int) -> int:
+    """Where `sku` lives for ever."""
+    key = np.frombuffer(sku.encode(), np.uint8)
+    return int(lane_of(key, 0, len(key), lanes))
 
 
 def route(item: Item, lanes: int) -> list[Routed]:
@@ -76,11 +76,11 @@ def _shared_out(batch: Batch, messages: Packed, lanes: int) -> list[Routed]:
     """As `share_out`, where a message names no SKU."""
     places: dict[int, list[int]] = {}
     bytes_: dict[int, int] = {}
-    text, payload_ends = messages.arrays.keys.data, messages.arrays.payload_ends.tolist()
+    keys, payload_ends = messages.arrays.keys, messages.arrays.payload_ends.tolist()
     for place, (begin, end) in enumerate(pairwise(messages.arrays.key_ends.tolist())):
         size = end - begin + payload_ends[place + 1] - payload_ends[place]
         if begin < end:
-            owners: Iterable[int] = (lane_of(text[begin:end], lanes),)
+            owners: Iterable[int] = (int(lane_of(keys, begin, end, lanes)),)
         else:
             owners = _lanes_without_sku(batch.payloads[place], lanes)
         for lane in owners:

@@ -124,6 +124,7 @@ class Stock:
         self._trust = trust
         self.names = IndexedNames()
         self.skus = Columns(_SKU_COLUMNS, _SKU_COLUMNS_DERIVED)
+        self.homes: set[int] = set()  # origins in which SKUs are at home
         self.locations = IndexedNames()
         self.positions = Columns(_POSITION_COLUMNS, _POSITION_COLUMNS_DERIVED)
         self.history = History(self.positions, as_of_ms, history_max)
@@ -146,6 +147,7 @@ class Stock:
     def add_skus(self, names: Sequence[str], home: int, clock_ms: int) -> None:
         """As `add_sku`, several different ones."""
         first, book = self.skus.rows, self._generations[home].book
+        self.homes.add(home)
         self.names.extend(names)
         self.skus.add_rows(len(names))
         self.skus["home"][first:] = home
@@ -454,6 +456,7 @@ class Stock:
         for name in dumped["channels"]:
             self._channels.add(name)
         self.skus.load(dumped["sku_columns"])
+        self.homes = set(np.unique(self.skus["home"]).tolist())
         self.positions.load(dumped["position_columns"])
         self._standings.load(dumped["standing_columns"])
         self._position_rows.rebuild()

@@ -15,7 +15,19 @@ import pytest
 from flows import store
 from flows.availability import Sinks, availability_flow
 from flows.running import run_flow
-from flows.store import META_FILE, Meta, StoreError, create, has_run, lane_snapshots, locked, opened, part_file, report
+from flows.store import (
+    FORMAT,
+    META_FILE,
+    Meta,
+    StoreError,
+    create,
+    has_run,
+    lane_snapshots,
+    locked,
+    opened,
+    part_file,
+    report,
+)
 from operators.lane import Lane, LaneSettings
 from operators.lane_step import LaneMaking
 from operators.rules import RuleBook
@@ -25,7 +37,7 @@ from sources.jsonl import JsonlSource
 from sources.pace import Surroundings
 
 LANES = 4
-META = Meta(format=1, lanes=LANES, incarnation=7, parts=3, created="2026-11-21T00:00:00+00:00")
+META = Meta(format=FORMAT, lanes=LANES, incarnation=7, parts=3, created="2026-11-21T00:00:00+00:00")
 
 
 @pytest.fixture
@@ -111,8 +123,16 @@ def test_another_number_of_lanes_is_refused(used: Path) -> None:
 
 def test_a_newer_format_is_refused(used: Path) -> None:
     """An older release must not guess."""
-    (used / META_FILE).write_bytes(msgspec.json.encode(msgspec.structs.replace(META, format=2)))
-    with pytest.raises(StoreError, match="has format 2, this release reads up to 1: use a newer release"):
+    (used / META_FILE).write_bytes(msgspec.json.encode(msgspec.structs.replace(META, format=FORMAT + 1)))
+    refused = f"has format {FORMAT + 1}, this release reads up to {FORMAT}: use a newer release"
+    with pytest.raises(StoreError, match=refused):
+        opened(used, LANES)
+
+
+def test_a_state_whose_skus_live_in_other_lanes_is_refused(used: Path) -> None:
+    """Movements would be applied where nothing is known of their SKU."""
+    (used / META_FILE).write_bytes(msgspec.json.encode(msgspec.structs.replace(META, format=FORMAT - 1)))
+    with pytest.raises(StoreError, match="SKUs to lanes in another way: begin anew"):
         opened(used, LANES)
 
 

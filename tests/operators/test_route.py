@@ -3,7 +3,6 @@
 import pickle
 import re
 from typing import Any
-from zlib import crc32
 
 import msgspec
 import numpy as np
@@ -11,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.generate import partition_of
 from operators.plain import share_out
-from operators.route import Part, packed, route
+from operators.route import Part, lane_of_sku, packed, route
 from schemas.batches import Batch, CaughtUp, Mark, Wake
 from tests.movement_strategies import origin
 
@@ -75,7 +75,7 @@ def lanes_for(key: bytes | None, payload: bytes | None, lanes: int) -> range:
         if body["kind"] == "tick":
             return range(lanes)
         key = body["sku"].encode()
-    lane = crc32(key) % lanes
+    lane = partition_of(key, lanes)
     return range(lane, lane + 1)
 
 
@@ -85,8 +85,15 @@ def test_keyed_messages_go_to_the_lane_of_their_key(messages: list[tuple[bytes, 
     batch = batch_of(list(messages))
     wanted: dict[int, list[Row]] = {}
     for row in rows_of(batch):
-        wanted.setdefault(crc32(row[2] or b"") % lanes, []).append(row)
+        wanted.setdefault(partition_of(row[2] or b"", lanes), []).append(row)
     assert_parts(batch, wanted, lanes)
+
+
+@given(st.text(min_size=1), st.integers(0, 6), st.integers(0, 6))
+def test_a_lane_is_given_skus_of_one_partition(sku: str, partitions: int, times: int) -> None:
+    """Where Kafka's clients choose the partition by the key, and their number divides that of the lanes."""
+    count = 2**partitions
+    assert lane_of_sku(sku, count * 2**times) % count == partition_of(sku.encode(), count)
 
 
 @given(st.lists(st.tuples(KEYS | UNKEYED, PAYLOADS), max_size=30), LANES)
