@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
 from operators.compiling import Held, hold
-from operators.plain import Ints, Ints32, Messages, lane_of, share_out
+from operators.plain import Bytes, Ints, Ints32, Messages, lane_of, share_out
 from schemas.batches import Batch, CaughtUp, Mark, Wake
 from schemas.movements import Fact, Refusal, decode
 
@@ -110,33 +110,35 @@ def _chosen(batch: Batch, places: list[int]) -> Batch:
 
 def packed(batch: Batch) -> Packed:
     """The messages of `batch` in one piece; what has no key has the SKU that it names for one."""
-    payloads = [payload or b"" for payload in batch.payloads]
-    keys = [key or _sku_in(payload) for key, payload in zip(batch.keys, payloads, strict=True)]
+    payloads, keys = batch.payloads, batch.keys
+    if None in payloads:
+        payloads = [payload or b"" for payload in payloads]
+    if not all(keys):
+        keys = [key or _sku_in(payload) for key, payload in zip(keys, payloads, strict=True)]
     arrays = Messages(
-        np.frombuffer(b"".join(payloads) or b"\0", np.uint8),
-        _ends(payloads),
-        np.frombuffer(b"".join(keys) or b"\0", np.uint8),
-        _ends(keys),
+        *_joined(cast("list[bytes]", payloads)),
+        *_joined(cast("list[bytes]", keys)),
         np.array(batch.offsets, np.int64),
         np.array(batch.timestamps, np.int64),
     )
     return Packed(arrays, hold(arrays))
 
 
-def _sku_in(payload: bytes) -> bytes:
+def _sku_in(payload: bytes | None) -> bytes:
     decoded = decode(payload)
     record = None if isinstance(decoded, Refusal) else decoded.record
     return record.sku.encode() if isinstance(record, Fact) else b""
 
 
-def _ends(texts: list[bytes]) -> Ints:
+def _joined(texts: list[bytes]) -> tuple[Bytes, Ints]:
+    """All of them in one piece, and where each ends, after a 0."""
     ends = np.zeros(len(texts) + 1, np.int64)
     np.fromiter(map(len, texts), np.int64, len(texts)).cumsum(out=ends[1:])
-    return ends
+    return np.frombuffer(b"".join(texts) or b"\0", np.uint8), ends
 
 
 def sku_of(key: bytes | None, payload: bytes | None) -> str | None:
     """The SKU that a message speaks of; None where it speaks of none, or cannot be read."""
     if key:
         return key.decode("utf-8", "replace")
-    return _sku_in(payload or b"").decode() or None
+    return _sku_in(payload).decode() or None

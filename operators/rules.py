@@ -144,6 +144,7 @@ class _Exception(NamedTuple):
 
 
 _ALWAYS_MS: Final = 2**63 - 1
+_NOBODY: Final = frozenset[str]()
 
 
 class RuleBook:
@@ -167,9 +168,11 @@ class RuleBook:
 
     def resolve(self, sku: str, clock_ms: int, accounts: frozenset[str] = frozenset()) -> SkuRules:
         """What holds for `sku` when its home's clock shows `clock_ms`; `accounts` are looked at beside those named."""
-        places = self._matching(sku)
-        in_force = tuple(place for place in places if self._holds(place, clock_ms))
-        named = frozenset(account for place in places if (account := self._account_named(place)) is not None)
+        places = self._matching(sku) if self._exceptions else ()
+        in_force, named = places, _NOBODY
+        if places:
+            in_force = tuple(place for place in places if self._holds(place, clock_ms))
+            named = frozenset(account for place in places if (account := self._account_named(place)) is not None)
         key = (in_force, named, accounts)
         resolved = self._resolved.get(key)
         if resolved is None:

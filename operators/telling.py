@@ -87,26 +87,25 @@ class Teller:
 
     def _written(self, skus: list[int], ends: list[int]) -> Iterator[Encoded | None]:
         """What was written as crossings of these SKUs."""
-        begin, text, names = 0, _OUT.data, self._stock.names
+        begin, text, names = 0, _OUT[: max(ends)].tobytes(), self._stock.names
         for sku, id_end, time_end, end in zip(skus, ends[::3], ends[1::3], ends[2::3], strict=True):
             if end == ABSENT:
                 yield None
                 continue
-            id_ = str(text[begin + _ID_AT : id_end], "utf-8")
-            time = str(text[time_end - TIME_BYTES : time_end], "ascii")
-            yield Encoded(names[sku].encode(), id_, time, text[begin:end].tobytes())
+            id_, time = text[begin + _ID_AT : id_end].decode(), text[time_end - TIME_BYTES : time_end].decode()
+            yield Encoded(names[sku].encode(), id_, time, text[begin:end])
             begin = end
 
     def _collect(self, skus: list[int], ends: list[int], told: list[Encoded], left: list[int]) -> None:
         cells, names = self._stock.skus.cells, self._stock.names
-        versions, times, at, text = cells["version"], cells["as_of_ms"], 0, _OUT.data
+        versions, times, at, text = cells["version"], cells["as_of_ms"], 0, _OUT[: max(ends)].tobytes()
         for sku, end in zip(skus, ends, strict=True):
             if end == ABSENT:
                 left.append(sku)
                 continue
             name = names[sku]
             id_ = f"{name}:{versions[sku]}"
-            told.append(Encoded(name.encode(), id_, format_ms(times[sku]), text[at:end].tobytes()))
+            told.append(Encoded(name.encode(), id_, format_ms(times[sku]), text[at:end]))
             at = end
 
     def _as_of_now(self, *, is_behind: bool) -> Held[Telling]:
