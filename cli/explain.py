@@ -7,6 +7,7 @@ from typing import Annotated, Final, NamedTuple
 import msgspec
 import typer
 from redis import Redis, RedisCluster
+from redis.exceptions import NoPermissionError
 
 from cli.configuration import ConfigOption, Configuration, load_configuration
 from cli.failures import CliError, one_line
@@ -24,10 +25,13 @@ from sinks.redis_keys import (
     parse_health,
     parse_promises,
 )
+from sources.asked_skus import asked_channel
 
 EXAMPLES: Final = ("onhand explain SKU-1", "onhand explain SKU-1 --channel web --json")
-LOOKS_MAX: Final = 5  # an explanation follows its number by some milliseconds
+LOOKS_MAX: Final = 5  # an explanation follows its number by some milliseconds, though nobody asks for it
 LOOK_AGAIN_SECONDS: Final = 0.005
+ASK_AGAIN_SECONDS: Final = 0.25
+ASKED_SECONDS_MAX: Final = 2.0
 WORDS: Final = {
     "not_for_sale": "not for sale",
     "contract_only": "only its own contract stock",
@@ -107,14 +111,32 @@ def _read(configuration: Configuration, sku: str, channel: str | None) -> Explai
 
 
 def read_settled(client: Redis, prefix: str, explain_prefix: str, sku: str) -> Reading:
-    """What Redis holds of `sku`, asked again a few times where the explanation is not of the numbers' version."""
-    reading = _look(client, prefix, explain_prefix, sku)
-    for _ in range(LOOKS_MAX - 1):
-        if is_current(reading) or reading.promises is None:
+    """What Redis holds of `sku`; where the explanation is not of the numbers' version it is asked for and waited for.
+
+    Not longer than ASKED_SECONDS_MAX, and for a few looks only where no flow hears it, or this user may not ask.
+    """
+    reading, looks, is_heard = read_once(client, prefix, explain_prefix, sku), 1, True
+    ask_at = time.monotonic()
+    until = ask_at + ASKED_SECONDS_MAX
+    while not is_current(reading) and reading.promises is not None:
+        if is_heard and time.monotonic() >= ask_at:
+            is_heard = _ask(client, explain_prefix, sku)
+            ask_at += ASK_AGAIN_SECONDS
+        if time.monotonic() > until if is_heard else looks >= LOOKS_MAX:
             break
         time.sleep(LOOK_AGAIN_SECONDS)
-        reading = _look(client, prefix, explain_prefix, sku)
+        reading = read_once(client, prefix, explain_prefix, sku)
+        looks += 1
     return reading
+
+
+def _ask(client: Redis, explain_prefix: str, sku: str) -> bool:
+    """Ask the flow to explain `sku` now; whether it may have been heard."""
+    try:
+        hearers = int(client.publish(asked_channel(explain_prefix), sku))
+    except NoPermissionError:
+        return False
+    return hearers > 0 or isinstance(client, RedisCluster)  # each server of a cluster knows only its own
 
 
 def is_current(reading: Reading) -> bool:
@@ -125,7 +147,8 @@ def is_current(reading: Reading) -> bool:
     return (explanation.incarnation, explanation.version) == (promises.incarnation, promises.version)
 
 
-def _look(client: Redis, prefix: str, explain_prefix: str, sku: str) -> Reading:
+def read_once(client: Redis, prefix: str, explain_prefix: str, sku: str) -> Reading:
+    """What Redis holds of `sku`."""
     alone = not isinstance(client, RedisCluster)  # in a cluster the three lie on several servers
     with client.pipeline(transaction=alone) as pipeline:  # all of one moment
         pipeline.hget(explain_key(explain_prefix, sku), "doc")

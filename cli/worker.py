@@ -27,6 +27,7 @@ from flows.measures import Measures
 from flows.running import run_flow
 from operators.lane import LaneSettings, warm_up
 from operators.lane_step import LaneHooks, LaneMaking
+from operators.route import lane_of_sku
 from operators.rules import RuleBook
 from operators.snapshots import SnapshotError
 from schemas.rule_changes import rules_of_document
@@ -36,6 +37,7 @@ from sinks.kafka import KafkaOutput
 from sinks.nowhere import NowhereSink
 from sinks.redis_availability import RedisAvailabilitySink
 from sinks.slots import SinkError, SinkUnreachableError
+from sources.asked_skus import AskedSkus, asked_channel
 from sources.errors import SourceError, SourceUnreachableError
 from sources.jsonl import STDIN, JsonlSource
 from sources.kafka import KafkaReading, KafkaSource
@@ -87,6 +89,8 @@ class _Worker:
         self._packing_seconds: dict[int, float] = {}  # by lane, in this epoch's end
         self._redis = self._redis_sink()
         self._source = self._movements()
+        explaining = asked_channel(configuration.settings.redis.explain_prefix)
+        self._asked = AskedSkus(spec.redis_url, explaining, self._lane_of)
 
     def run(self) -> None:
         """Run to the end of the input, or until drained."""
@@ -109,10 +113,11 @@ class _Worker:
             hooks=self._hooks(),
         )
         warm_up()
+        self._lane_of("")  # the same: else it is compiled, or loaded, when somebody asks, and movements wait
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
-        with HealthServer(settings.metrics.listen, spec.process, self._facts(), now_ms):
+        with HealthServer(settings.metrics.listen, spec.process, self._facts(), now_ms), self._asked:
             run_flow(
                 availability_flow(self._source, self._sinks(), making),
                 snapshot_seconds=settings.state.snapshot_seconds,
@@ -142,6 +147,9 @@ class _Worker:
             commit_failures=lambda: source.commit_failures if isinstance(source, KafkaSource) else 0,
             offsets_count=settings.input.kind != "redis_stream",
         )
+
+    def _lane_of(self, sku: str) -> int:
+        return lane_of_sku(sku, self._configuration.settings.state.lanes)
 
     def _beat(self) -> None:
         self._board.beat(self._spec.process, monotonic_ms())
@@ -175,6 +183,7 @@ class _Worker:
             beat=self._beat,
             monotonic=time.monotonic,
             worked=time.thread_time,
+            asked=self._asked.asked,
         )
 
     def _movements(self) -> Movements:

@@ -1,7 +1,7 @@
 """Lane step: a lane's place in a dataflow, where it also does in turns what nobody waits for."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Final, NamedTuple, cast
@@ -19,9 +19,10 @@ from schemas.outputs import Explanation, LaneResult
 
 EXPLAINED_EVERY_MS: Final = 1000  # a SKU, at most
 EXPLAINING_SHARE: Final = 0.25  # of a core, that all lanes of a process together spend on it at most,
-EXPLAINING_SHARE_PRESSED: Final = 0.05  # and while movements are older than this when they are applied
-PRESSED_AGE_MS: Final = 250
-EXPLAINS_WITHIN_MS: Final = 60_000  # how far away a turn can be
+EXPLAINING_SHARE_PRESSED: Final = 0.02  # and while movements have to wait, or are older than this when they are applied
+PRESSED_AGE_MS: Final = 50
+EXPLAINS_WITHIN_MS: Final = 150_000  # how far away a turn can be
+ASKED_AT_ONCE_MAX: Final = 4  # SKUs of one lane, explained because somebody asked: who waits longer asks again
 CATCH_UP_MS: Final = 100
 BEHIND_MS: Final = 2000  # explanations wait while what is read is older than this
 EXPLAINED_AT_END_MAX: Final = 100  # SKUs of one lane: a drain does not wait for all that nobody asked about,
@@ -39,7 +40,8 @@ class LaneHooks(NamedTuple):
     `sent` and `applied` get a reader slot's partition and bytes that left for lanes, or were applied by them. `refills`
     says how often Redis was found to have lost what it was told. `snapshotted` gets a lane, the bytes of its snapshot,
     its positions, and the seconds that packing them took by `monotonic`. `worked` are the seconds for which this thread
-    had a processor. `beat` is told at each activation that the worker is alive.
+    had a processor. `beat` is told at each activation that the worker is alive. At each activation `asked` gives the
+    names of the SKUs of a lane that somebody wants explained now.
     """
 
     sent: Callable[[int, int], None] | None = None
@@ -49,6 +51,7 @@ class LaneHooks(NamedTuple):
     beat: Callable[[], None] = lambda: None
     monotonic: Callable[[], float] = lambda: 0.0
     worked: Callable[[], float] = lambda: 0.0
+    asked: Callable[[int], Sequence[str]] = lambda _: ()
 
 
 UNWATCHED: Final = LaneHooks()
@@ -235,13 +238,31 @@ class LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
         return now_ms < self._behind_ms + EXPLAINED_EVERY_MS
 
     def _explained(self, lane: Lane, now_ms: int) -> list[LaneResult]:
-        """One SKU, where it is the lane's turn; what that took says when the turn after it may be."""
+        """SKUs that somebody asked for, and one more where it is the lane's turn."""
+        asked = self._hooks.asked(lane.number)
         if not lane.unexplained:
             self._explains_ms = None
             return []
         if lane.is_behind or self._is_behind_at(now_ms):
             self._explains_ms = now_ms + CATCH_UP_MS
             return []
+        results = self._explained_as_asked(lane, asked, now_ms) if asked else []
+        return results + self._explained_in_turn(lane, now_ms) if lane.unexplained else results
+
+    def _explained_as_asked(self, lane: Lane, names: Sequence[str], now_ms: int) -> list[LaneResult]:
+        """At once, though it be explained twice in a second; turns are later by it. Who waits in vain asks again."""
+        turns, results = self._turns.explaining, []
+        for sku in lane.asked_rows(names)[:ASKED_AT_ONCE_MAX]:
+            if not turns.may_borrow(now_ms):
+                break
+            self._explained_ms[sku] = now_ms
+            result, seconds = self._explanation(lane, sku)
+            turns.borrowed(seconds, now_ms)
+            results.append(result)
+        return [result for result in results if result.explanations]
+
+    def _explained_in_turn(self, lane: Lane, now_ms: int) -> list[LaneResult]:
+        """One SKU, where it is the lane's turn; what that took says when the turn after it may be."""
         if self._explains_ms is None:
             self._explains_ms = self._turns.explaining.next_ms(now_ms)
         if now_ms < self._explains_ms <= now_ms + EXPLAINS_WITHIN_MS:
@@ -250,11 +271,17 @@ class LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
         if sku is None:
             self._explains_ms = now_ms + CATCH_UP_MS
             return []
-        began = self._hooks.worked()
-        result = lane.explain([sku])
-        self._turns.explaining.took(self._hooks.worked() - began, now_ms)
+        result, seconds = self._explanation(lane, sku)
+        self._turns.explaining.took(seconds, now_ms)
         self._explains_ms = self._turns.explaining.next_ms(now_ms) if lane.unexplained else None
         return [result] if result.explanations else []
+
+    def _explanation(self, lane: Lane, sku: int) -> tuple[LaneResult, float]:
+        """What there is to explain about one SKU, and the seconds that took; a good moment to see how busy we are."""
+        began = self._hooks.worked()
+        self._turns.explaining.worked(began, self._hooks.monotonic())
+        result = lane.explain([sku])
+        return result, self._hooks.worked() - began
 
     def _due(self, lane: Lane, now_ms: int) -> int | None:
         """The SKU that has waited longest, of those that were not explained within the last second."""

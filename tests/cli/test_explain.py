@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,11 @@ import pytest
 from redis import Redis
 
 from bench.servers import RedisServer
+from cli.explain import ASK_AGAIN_SECONDS, ASKED_SECONDS_MAX
 from sinks.redis_keys import read_promises
+from sources.asked_skus import asked_channel
 from tests.cli.command import NOWHERE, assert_failed_in_one_line, onhand
+from tests.docs.test_documentation import user_of
 
 RULES = """
 [locations.east]
@@ -119,6 +124,71 @@ def test_numbers_that_have_moved_on_are_said_to_have(flow: dict[str, str], redis
     redis.hset("avail:A", mapping={"@version": "999", "web": "1"})
     assert explained(flow, tmp_path, "A")["current"] is False
     assert "have moved on" in onhand("explain", "A", cwd=tmp_path, settings=flow).stdout
+
+
+def outdate(redis: Redis, sku: str) -> None:
+    """What channels read is of a later version than the explanation."""
+    redis.hset(f"avail:{sku}", mapping={"@version": "999"})
+
+
+def test_what_is_not_of_those_numbers_is_asked_for_and_waited_for(
+    flow: dict[str, str], redis: Redis, tmp_path: Path
+) -> None:
+    """Again and again, until the flow has explained it; the user on the page for that may do so."""
+    version = redis.hget("avail:A", "@version") or b""
+    outdate(redis, "A")
+    asked: list[tuple[float, bytes]] = []
+    with redis.pubsub(ignore_subscribe_messages=True) as heard:  # type: ignore[no-untyped-call]  # as redis-py has it
+        heard.subscribe(asked_channel("explain:"))
+
+        def answer() -> None:
+            """As a flow that needs some time."""
+            while len(asked) < 3:
+                if (message := heard.get_message(timeout=10)) is not None:
+                    asked.append((time.monotonic(), message["data"]))
+            redis.hset("avail:A", mapping={"@version": version})
+
+        flow_ = threading.Thread(target=answer)
+        flow_.start()
+        with user_of(redis, "support") as url:
+            assert explained({**flow, "redis.url": url}, tmp_path, "A")["current"] is True
+        flow_.join()
+    assert {name for _, name in asked} == {b"A"}
+    assert 0.8 * ASK_AGAIN_SECONDS < asked[1][0] - asked[0][0] < 4 * ASK_AGAIN_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("listens", "right", "seconds"),
+    [
+        (True, "+publish", (ASKED_SECONDS_MAX, ASKED_SECONDS_MAX + 0.5)),
+        (True, "-publish", (0.0, 0.5)),
+        (False, "+publish", (0.0, 0.5)),
+    ],
+    ids=["heard in vain", "may not ask", "not heard"],
+)
+def test_nobody_waits_for_an_answer_for_long(
+    flow: dict[str, str],
+    redis: Redis,
+    redis_server: RedisServer,
+    tmp_path: Path,
+    listens: bool,  # noqa: FBT001  # as the table has it
+    right: str,
+    seconds: tuple[float, float],
+) -> None:
+    """Nor at all where there is none to wait for; what is there is shown."""
+    outdate(redis, "A")
+    commands = ["+ping", "+info", "+hget", "+hgetall", "+multi", "+exec", right]
+    redis.acl_setuser("support", enabled=True, passwords=["+pw"], keys=["*"], channels=["explain:*"], commands=commands)
+    try:
+        with redis.pubsub() as heard:  # type: ignore[no-untyped-call]  # as redis-py has it
+            if listens:
+                heard.subscribe(asked_channel("explain:"))
+            settings = {**flow, "redis.url": f"redis://support:pw@127.0.0.1:{redis_server.port}/0"}
+            answer = explained(settings, tmp_path, "A")
+    finally:
+        redis.acl_deluser("support")
+    assert (answer["current"], answer["explanation"]["sku"]) == (False, "A")
+    assert seconds[0] <= answer["read_milliseconds"] / 1000 <= seconds[1]
 
 
 def test_a_sku_never_seen(flow: dict[str, str], tmp_path: Path) -> None:

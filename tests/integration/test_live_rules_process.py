@@ -18,6 +18,7 @@ from redis import Redis
 
 from bench.drain import Running, create_topics, onhand_running, read_topic, wait_until
 from bench.servers import KafkaBroker, RedisServer
+from cli.explain import ASKED_SECONDS_MAX, is_current, read_once
 from schemas.times import format_ms
 from schemas.topics import DEAD_LETTERS, GENERATIONS, MOVEMENTS, THRESHOLDS
 from tests.cli.command import assert_failed_in_one_line, onhand
@@ -49,6 +50,7 @@ class Servers(NamedTuple):
 
     kafka: str
     redis: str
+    redis_server: RedisServer
 
     @property
     def settings(self) -> dict[str, str]:
@@ -61,7 +63,7 @@ def servers() -> Iterator[Servers]:
     """Fixed topic names need a broker of their own."""
     with KafkaBroker() as kafka, RedisServer() as redis:
         create_topics(kafka.bootstrap_servers, PARTITIONS)
-        yield Servers(kafka.bootstrap_servers, redis.url)
+        yield Servers(kafka.bootstrap_servers, redis.url, redis)
 
 
 def movement(number: int, kind: str, sku: str, quantity: int) -> bytes:
@@ -159,6 +161,19 @@ def explained(client: Redis) -> set[bytes]:
     return set(client.scan_iter("explain:*", count=5000))
 
 
+def outdated_count(client: Redis, skus: list[str]) -> int:
+    """Of how many the explanation is not of the version that channels read."""
+    return sum(not is_current(read_once(client, "avail:", "explain:", sku)) for sku in skus)
+
+
+def explanation_of(servers: Servers, cwd: Path, sku: str) -> dict[str, Any]:
+    """What `onhand explain --json` says."""
+    done = onhand("explain", sku, "--json", cwd=cwd, settings=servers.settings)
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
 def pushed(servers: Servers, cwd: Path, *arguments: str) -> dict[str, Any]:
     """What `onhand rules push --json` says."""
     done = onhand("rules", "push", *arguments, "--json", cwd=cwd, settings=servers.settings)
@@ -205,11 +220,7 @@ def test_explanations_add_up_to_the_numbers_in_redis_while_movements_flow(
     with traffic(servers, 500) as sent:
         wait_until(lambda: sent[0] > 500, SECONDS_MAX, "traffic")
         for sku in random.Random(7).sample(OTHERS, 20):
-            answer: dict[str, Any] = {"current": False}
-            for _ in range(5):  # it may change between its number and its explanation
-                if not answer["current"]:
-                    done = onhand("explain", sku, "--json", cwd=tmp_path, settings=servers.settings)
-                    answer = json.loads(done.stdout)
+            answer = explanation_of(servers, tmp_path, sku)
             assert answer["current"]
             channels = answer["explanation"]["channels"]
             sums = {name: sum(step["units"] for step in channel["steps"]) for name, channel in channels.items()}
@@ -219,6 +230,34 @@ def test_explanations_add_up_to_the_numbers_in_redis_while_movements_flow(
     with capsys.disabled():
         text = f"explained in {statistics.median(milliseconds):.1f} ms, at most {max(milliseconds):.1f} ms"
         sys.stdout.write(f"\n{text}, of 20 SKUs while movements flow\n")
+
+
+def test_who_asks_gets_the_explanation_of_a_sku_that_has_just_moved(
+    running: Running, servers: Servers, tmp_path: Path
+) -> None:
+    """At once, at a rate at which the others' are always of older numbers; also when Redis was away in between."""
+    with Redis.from_url(servers.redis) as client, traffic(servers) as sent:
+        wait_until(lambda: sent[0] > 2 * RATE, SECONDS_MAX, "traffic")
+        for _ in range(10):
+            answer = explanation_of(servers, tmp_path, just_moved(sent))
+            assert (answer["current"], answer["read_milliseconds"] < ASKED_SECONDS_MAX * 500) == (True, True)
+            assert answer["explanation"]["movements"][0]["id"] > "1000000"
+        assert outdated_count(client, OTHERS) > len(OTHERS) / 4
+        servers.redis_server.stop()
+        servers.redis_server.start()
+
+        def is_current_again() -> bool:
+            running.check_alive()
+            return bool(explanation_of(servers, tmp_path, just_moved(sent))["current"])
+
+        wait_until(is_current_again, SECONDS_MAX, "the flow as it was")
+        answers = [explanation_of(servers, tmp_path, just_moved(sent)) for _ in range(10)]
+        assert [answer["current"] for answer in answers] == [True] * 10
+
+
+def just_moved(sent: list[int]) -> str:
+    """The SKU of the last movement that was sent."""
+    return OTHERS[(sent[0] - 1) % len(OTHERS)]
 
 
 @pytest.mark.usefixtures("running")

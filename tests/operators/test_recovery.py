@@ -9,6 +9,8 @@ import pytest
 
 from operators.lane import Lane, LaneSettings
 from operators.lane_step import (
+    ASKED_AT_ONCE_MAX,
+    BEHIND_MS,
     EXPLAINING_AT_END_SECONDS,
     EXPLAINING_SHARE,
     EXPLAINING_SHARE_PRESSED,
@@ -21,6 +23,7 @@ from operators.lane_step import (
 from operators.route import Item, Part, Routed, route
 from operators.rules import RuleBook
 from operators.snapshots import SnapshotError, pack, unpack
+from operators.turns import BORROWED_MS_MAX
 from schemas.batches import Batch, CaughtUp, Mark, Wake
 from schemas.outputs import Availability, LaneResult
 from tests.stories import BEGIN_MS, LOG, RULES
@@ -353,3 +356,77 @@ def test_a_sku_that_changes_all_the_time_is_explained_once_a_second() -> None:
         results = [*logic.on_batch(routed(batch))[0], *logic.on_notify()[0]]
         explained += explained_in(results)
     assert explained == ["A"] * 5
+
+
+class _Asked:
+    """A lane of SKUs none of which has been explained, and whoever asks for some."""
+
+    SECONDS = 0.004  # that explaining one takes
+
+    def __init__(self, busy_seconds: float = 0.0) -> None:
+        self.now_ms = BEGIN_MS
+        self.names: list[str] = []
+        self._worked = 0.0
+        self._takes = itertools.cycle((0.0, self.SECONDS))  # what is explained lies between two looks
+        self._busy_seconds = busy_seconds  # in each millisecond, with other things
+        hooks = LaneHooks(worked=self.worked, monotonic=lambda: self.now_ms / 1000, asked=lambda _: self.taken())
+        self.logic = LaneLogic(None, LaneMaking(RuleBook(RULES), SETTINGS, lambda: self.now_ms, hooks=hooks))
+        self.logic.on_batch(routed(log_of(*(record(number, f"SKU-{number}") for number in range(2000)))))
+
+    def worked(self) -> float:
+        """On anything."""
+        self._worked += next(self._takes)
+        return self._worked
+
+    def taken(self) -> list[str]:
+        """Once."""
+        names, self.names = self.names, []
+        return names
+
+    def explained(self, *names: str, after_ms: int = 0) -> list[str]:
+        """The SKUs that are explained when somebody asks for some."""
+        self.now_ms += after_ms
+        self._worked += after_ms * self._busy_seconds
+        self.names = list(names)
+        return explained_in(self.logic.on_notify()[0])
+
+
+def test_a_sku_that_was_asked_for_is_explained_at_once() -> None:
+    """Whatever the turn, though it was explained just now; what has nothing new, or is not known, is not."""
+    lane_ = _Asked()
+    assert lane_.explained() == []  # the turn is to come
+    assert lane_.explained("SKU-1999", "SKU-1500", "SKU-1999", "NONE") == ["SKU-1999", "SKU-1500"]
+    assert lane_.explained("SKU-1999") == []
+    lane_.logic.on_batch(routed(log_of(record(5000, "SKU-1999"), first=2000)._replace(timestamps=[lane_.now_ms])))
+    assert lane_.explained("SKU-1999") == ["SKU-1999"]
+    assert lane_.explained(after_ms=2 * round(BORROWED_MS_MAX)) == ["SKU-1"]
+
+
+def test_not_many_are_explained_at_once_because_they_were_asked_for() -> None:
+    """Nor more than there is a share for, for longer than a second: movements go first whoever asks."""
+    lane_ = _Asked()
+    names = [f"SKU-{number}" for number in range(1000, 2000)]
+    assert lane_.explained(*names) == names[:ASKED_AT_ONCE_MAX]
+    count = sum(len(lane_.explained(*names, after_ms=1)) for _ in range(10_000))
+    assert EXPLAINING_SHARE * 10 <= count * _Asked.SECONDS <= EXPLAINING_SHARE * 11.2
+
+
+def test_what_was_asked_for_while_behind_is_passed_over() -> None:
+    """Nothing is explained then; who still waits when the lane has caught up asks again."""
+    lane_ = _Asked()
+    old = log_of(record(5000, "SKU-7"), first=2000)._replace(timestamps=[lane_.now_ms - BEHIND_MS - 1])
+    lane_.names = ["SKU-7"]
+    assert explained_in(lane_.logic.on_batch(routed(old))[0]) == []
+    assert lane_.explained("SKU-7") == []
+    assert lane_.names == []
+    assert lane_.explained("SKU-7", after_ms=BEHIND_MS)[0] == "SKU-7"
+
+
+@pytest.mark.parametrize(
+    ("busy_seconds", "share"), [(0.0001, EXPLAINING_SHARE), (0.0005, EXPLAINING_SHARE_PRESSED)], ids=["idle", "busy"]
+)
+def test_while_the_thread_is_busy_with_other_things_little_is_explained(busy_seconds: float, share: float) -> None:
+    """Movements would wait for it before any of them is old."""
+    lane_ = _Asked(busy_seconds=busy_seconds)
+    explained = [len(lane_.explained(after_ms=1)) for _ in range(10_000)]
+    assert sum(explained[4000:]) * _Asked.SECONDS / 6 == pytest.approx(share, rel=0.2)
