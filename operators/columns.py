@@ -39,6 +39,17 @@ def grown(array: Array, size: int) -> Array:
     return longer
 
 
+class _Cells(dict[str, memoryview]):
+    """Memory of columns by their names, made when it is asked for: compiled loops move it without asking."""
+
+    def __init__(self, table: Array) -> None:
+        self._table = table
+
+    def __missing__(self, name: str) -> memoryview:
+        cells = self[name] = self._table[name].data
+        return cells
+
+
 class Columns:
     """Named columns of equal length, side by side in one array of records, so that a row lies in one place.
 
@@ -55,7 +66,7 @@ class Columns:
         fields = sorted({**types, **derived}.items(), key=lambda field: -np.dtype(field[1]).itemsize)
         self._dtype = record_of(fields)
         self.table: Array = np.zeros(FIRST_CAPACITY, self._dtype)
-        self.cells: dict[str, memoryview] = {}
+        self.cells = _Cells(self.table)
         self.moves = 0
         self._view()
 
@@ -118,7 +129,7 @@ class Columns:
 
     def _view(self) -> None:
         self.moves += 1
-        self.cells = {name: self.table[name].data for name in self._dtype.names or ()}
+        self.cells = _Cells(self.table)
 
     def _little_endian(self, name: str) -> np.dtype[Any]:
         return np.dtype(self._types[name]).newbyteorder("<")
