@@ -244,7 +244,7 @@ class LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
             self._explains_ms = None
             return []
         if lane.is_behind or self._is_behind_at(now_ms):
-            self._explains_ms = now_ms + CATCH_UP_MS
+            self._passes(now_ms)
             return []
         results = self._explained_as_asked(lane, asked, now_ms) if asked else []
         return results + self._explained_in_turn(lane, now_ms) if lane.unexplained else results
@@ -269,12 +269,17 @@ class LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
             return []  # a turn further away was taken before the clock was set back
         sku = self._due(lane, now_ms)
         if sku is None:
-            self._explains_ms = now_ms + CATCH_UP_MS
+            self._passes(now_ms)
             return []
         result, seconds = self._explanation(lane, sku)
         self._turns.explaining.took(seconds, now_ms)
         self._explains_ms = self._turns.explaining.next_ms(now_ms) if lane.unexplained else None
         return [result] if result.explanations else []
+
+    def _passes(self, now_ms: int) -> None:
+        """Its turn, where it has come, is not used: it takes another, or all lanes would have theirs at once."""
+        if self._explains_ms is None or self._explains_ms <= now_ms:
+            self._explains_ms = self._turns.explaining.next_ms(now_ms + CATCH_UP_MS)
 
     def _explanation(self, lane: Lane, sku: int) -> tuple[LaneResult, float]:
         """What there is to explain about one SKU, and the seconds that took; a good moment to see how busy we are."""

@@ -189,28 +189,26 @@ def lane_of(keys: Bytes, begin: int, end: int, lanes: int) -> int:
 def share_out(
     keys: Bytes, key_ends: Ints, payload_ends: Ints, lanes: int, owners: Ints32, places: Ints32, ends: Ints32,
     bytes_: Ints,
-) -> bool:  # fmt: skip
-    """Writes the messages' places, lane by lane, each lane's in their order; False where one names no SKU.
+) -> None:  # fmt: skip
+    """Writes the messages' places, lane by lane, each lane's in their order; last come those that name no SKU.
 
-    `owners` become their lanes. `ends`, begun with zeros and two longer than there are lanes, becomes where each lane's
-    places begin, and behind the last one where they end; `bytes_` how much keys and payloads of each lane take.
+    `owners` become their lanes, or `lanes` where they have none. `ends`, begun with zeros and three longer than there
+    are lanes, becomes where each lane's places begin, where those without a lane do, and where these end; `bytes_`, one
+    longer, how much keys and payloads take.
     """
     count = len(places)
     for place in range(count):
         begin, end = key_ends[place], key_ends[place + 1]
-        if begin == end:
-            return False
-        owner = lane_of(keys, begin, end, lanes)
+        owner = lanes if begin == end else lane_of(keys, begin, end, lanes)
         owners[place] = owner
         ends[owner + 2] += 1
         bytes_[owner] += end - begin + payload_ends[place + 1] - payload_ends[place]
-    for lane in range(lanes):
+    for lane in range(lanes + 1):
         ends[lane + 2] += ends[lane + 1]
     for place in range(count):
         owner = owners[place]
         places[ends[owner + 1]] = place
         ends[owner + 1] += 1
-    return True
 
 
 # Hashes of ids: XXH3 of 64 bits with seed 0, for 4 to 64 bytes, as `duplicates.hash_of` has it from xxhash

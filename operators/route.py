@@ -1,6 +1,5 @@
 """Route: every message to the lane of its SKU, control records to all lanes."""
 
-from collections.abc import Iterable
 from itertools import pairwise
 from typing import NamedTuple, cast
 
@@ -59,39 +58,33 @@ def route(item: Item, lanes: int) -> list[Routed]:
     if not isinstance(item, Batch):
         return [(lane, item) for lane in range(lanes)]
     messages, count = packed(item), len(item.offsets)
-    places, ends, bytes_ = np.empty(count, np.int32), np.zeros(lanes + 2, np.int32), np.zeros(lanes, np.int64)
+    places, ends, bytes_ = np.empty(count, np.int32), np.zeros(lanes + 3, np.int32), np.zeros(lanes + 1, np.int64)
     _, payload_ends, keys, key_ends, *_ = messages.arrays
-    owners = np.empty(count, np.int32)
-    if not share_out(keys, key_ends, payload_ends, lanes, owners, places, ends, bytes_):
-        return _shared_out(item, messages, lanes)
-    sizes = bytes_.tolist()
-    return [
+    share_out(keys, key_ends, payload_ends, lanes, np.empty(count, np.int32), places, ends, bytes_)
+    sizes, bounds = bytes_.tolist(), ends.tolist()
+    parts: list[Routed] = [
         (lane, Part(item, messages, places[begin:end], sizes[lane]))
-        for lane, (begin, end) in enumerate(pairwise(ends.tolist()))
+        for lane, (begin, end) in enumerate(pairwise(bounds[: lanes + 1]))
         if begin < end
     ]
+    nameless = places[bounds[lanes] :]
+    return _with_nameless(parts, item, messages, nameless, lanes) if len(nameless) else parts
 
 
-def _shared_out(batch: Batch, messages: Packed, lanes: int) -> list[Routed]:
-    """As `share_out`, where a message names no SKU."""
-    places: dict[int, list[int]] = {}
-    bytes_: dict[int, int] = {}
-    keys, payload_ends = messages.arrays.keys, messages.arrays.payload_ends.tolist()
-    for place, (begin, end) in enumerate(pairwise(messages.arrays.key_ends.tolist())):
-        size = end - begin + payload_ends[place + 1] - payload_ends[place]
-        if begin < end:
-            owners: Iterable[int] = (int(lane_of(keys, begin, end, lanes)),)
-        else:
-            owners = _lanes_without_sku(batch.payloads[place], lanes)
-        for lane in owners:
-            places.setdefault(lane, []).append(place)
-            bytes_[lane] = bytes_.get(lane, 0) + size
-    return [(lane, Part(batch, messages, np.array(own, np.int32), bytes_[lane])) for lane, own in places.items()]
+def _with_nameless(parts: list[Routed], batch: Batch, messages: Packed, nameless: Ints32, lanes: int) -> list[Routed]:
+    """`parts` with messages that name no SKU in their places: a control record is for every lane.
 
-
-def _lanes_without_sku(payload: bytes | None, lanes: int) -> range:
-    """A control record is for everybody; what cannot be read is the business of lane 0."""
-    return range(1) if isinstance(decode(payload), Refusal) else range(lanes)
+    What cannot be read is the business of lane 0.
+    """
+    own = {lane: cast("Part", part) for lane, part in parts}
+    controls = nameless[[not isinstance(decode(batch.payloads[place]), Refusal) for place in nameless.tolist()]]
+    for lane in range(lanes if len(controls) else 1):
+        added, part = controls if lane else nameless, own.get(lane)
+        bytes_ = sum(len(batch.payloads[place] or b"") for place in added.tolist())
+        if part is not None:
+            added, bytes_ = np.sort(np.concatenate((part.places, added))), part.bytes_ + bytes_
+        own[lane] = Part(batch, messages, added, bytes_)
+    return sorted(own.items())
 
 
 def _chosen(batch: Batch, places: list[int]) -> Batch:

@@ -5,14 +5,12 @@ import re
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.generate import partition_of
-from operators.plain import share_out
-from operators.route import Part, lane_of_sku, packed, route
+from operators.route import Part, lane_of_sku, route
 from schemas.batches import Batch, CaughtUp, Mark, Wake
 from tests.movement_strategies import origin
 
@@ -137,10 +135,3 @@ def test_headers_go_along() -> None:
 def test_what_is_no_message_goes_to_every_lane(item: Wake | CaughtUp | Mark) -> None:
     """In the order of their numbers."""
     assert route(item, 3) == [(0, item), (1, item), (2, item)]
-
-
-def test_where_one_has_no_key_compiled_loops_leave_all_to_others() -> None:
-    """They say so, instead of guessing."""
-    arrays = packed(batch_of([(b"A", b"1"), (None, TICK)])).arrays
-    owners, places, ends = (np.zeros(3, np.int32) for _ in range(3))
-    assert not share_out(arrays.keys, arrays.key_ends, arrays.payload_ends, 1, owners, places, ends, arrays.offsets)
