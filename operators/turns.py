@@ -19,12 +19,14 @@ class Turns:
 
     def __init__(self, apart_ms: float, takers: int) -> None:
         self._apart_ms = apart_ms
+        self._apart_ms_max = apart_ms  # that there ever was
         self._takers = takers  # each has one instant at most
         self._next_ms = 0.0
 
     def next_ms(self, from_ms: float) -> float:
         """The next free instant at `from_ms` or later, which is taken by this."""
-        was_set_back = self._next_ms > from_ms + self._takers * self._apart_ms
+        self._apart_ms_max = max(self._apart_ms_max, self._apart_ms)
+        was_set_back = self._next_ms > from_ms + self._takers * self._apart_ms_max
         at_ms = from_ms if was_set_back else max(from_ms, self._next_ms)
         self._next_ms = at_ms + self._apart_ms
         return at_ms

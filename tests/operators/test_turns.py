@@ -36,6 +36,16 @@ def test_while_movements_wait_spare_turns_take_less() -> None:
     assert {at: pytest.approx(apart_after(turns, 0.004, at), rel=0.01) for at in expected} == expected
 
 
+def test_turns_that_come_closer_together_again_stay_those_that_were_handed_out() -> None:
+    """That the last of them is far away does not show that the clock was set back."""
+    turns = SpareTurns(0.25, 0.05, takers=64)
+    turns.pressed(10_000)
+    apart_ms = apart_after(turns, 0.004, 10_000)
+    handed_out = [turns.next_ms(10_000) for _ in range(60)]
+    turns.took(0.004, 11_500)
+    assert turns.next_ms(11_500) == pytest.approx(handed_out[-1] + apart_ms)
+
+
 def test_a_thread_is_busy_with_what_is_no_spare_work_over_the_last_second() -> None:
     """Looks come when they come; what was long ago does not count, and one look after a long rest tells of the rest."""
     busyness = Busyness()
