@@ -7,7 +7,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from operators.packing import packed, places_of, places_of_row, unpack
 from operators.plain import MEMBER_FACTOR, OWNER_FACTOR, NameTable, PairTable, enter_names, enter_pairs
+from operators.snapshots import Dense
 
 Array = NDArray[Any]
 FIRST_CAPACITY: Final = 16
@@ -65,6 +67,7 @@ class Columns:
         self._types = dict(types)
         fields = sorted({**types, **derived}.items(), key=lambda field: -np.dtype(field[1]).itemsize)
         self._dtype = record_of(fields)
+        self._places = places_of(self._dtype, self._types)
         self.table: Array = np.zeros(FIRST_CAPACITY, self._dtype)
         self.cells = _Cells(self.table)
         self.moves = 0
@@ -105,20 +108,35 @@ class Columns:
         self.table[: self.rows] = kept
         self._view()
 
-    def dump(self) -> dict[str, bytes]:
-        """Every column's bytes, little-endian."""
-        return {name: self[name].astype(self._little_endian(name), copy=False).tobytes() for name in self._types}
+    def dump(self) -> dict[str, Any]:
+        """How many rows, the columns' names, and all numbers of them."""
+        numbers = Dense(packed(self.table, self._places, self.rows))
+        return {"rows": self.rows, "names": list(self._types), "numbers": numbers}
 
-    def load(self, dumped: Mapping[str, bytes]) -> None:
-        """Replaces all rows; raises ValueError where columns are missing or not of one length."""
+    def load(self, dumped: Mapping[str, Any]) -> None:
+        """Replaces all rows; raises ValueError where the columns are others or not of one length."""
+        if "numbers" not in dumped:
+            self._load_second_format(dumped)
+            return
+        if dumped["names"] != list(self._types):
+            raise ValueError(f"columns {dumped['names']}, not {list(self._types)}")
+        self._begin(dumped["rows"])
+        unpack(dumped["numbers"], self.table, self._places, self.rows)
+
+    def _load_second_format(self, dumped: Mapping[str, bytes]) -> None:
+        """As `load`, of every column's bytes, little-endian."""
         loaded = {name: np.frombuffer(dumped[name], self._little_endian(name)) for name in self._types}
         lengths = {len(values) for values in loaded.values()}
         if len(lengths) != 1:
             raise ValueError(f"columns of different lengths: {sorted(lengths)}")
-        self.rows = lengths.pop()
-        self.table = np.zeros(max(FIRST_CAPACITY, self.rows), self._dtype)
+        self._begin(lengths.pop())
         for name, values in loaded.items():
             self.table[name][: self.rows] = values
+
+    def _begin(self, rows: int) -> None:
+        """So many rows of zeros, and no others."""
+        self.rows = rows
+        self.table = np.zeros(max(FIRST_CAPACITY, rows), self._dtype)
         self._view()
 
     def _grow(self, capacity: int) -> None:
@@ -189,19 +207,23 @@ class Grid:
             self._cells = self._values.data
         self._cells[cell] = value
 
-    def dump(self) -> list[Any]:
-        """Bytes of a number, and all numbers' bytes, little-endian."""
-        values = self._values[: self._rows * self.width]
-        size = values.dtype.itemsize
-        return [size, values.astype(f"<i{size}", copy=False).tobytes()]
+    def dump(self) -> dict[str, Any]:
+        """How many rows, bytes of a number, and all numbers: column by column, because many of them are empty."""
+        size = self._values.dtype.itemsize
+        numbers = Dense(packed(self._values, places_of_row(self.width, size), self._rows))
+        return {"rows": self._rows, "size": size, "numbers": numbers}
 
-    def load(self, dumped: list[Any]) -> None:
+    def load(self, dumped: Any) -> None:  # noqa: ANN401  # a list in the second format, with the bytes of all numbers
         """Replaces all rows."""
-        size, values = dumped
-        loaded = np.frombuffer(values, f"<i{size}")
-        self._rows = len(loaded) // self.width
-        self._values = np.zeros(max(FIRST_CAPACITY, self._rows) * self.width, f"i{size}")
-        self._values[: len(loaded)] = loaded
+        is_of_second_format = isinstance(dumped, list)
+        size = dumped[0] if is_of_second_format else dumped["size"]
+        rows = len(dumped[1]) // size // self.width if is_of_second_format else dumped["rows"]
+        self._rows = rows
+        self._values = np.zeros(max(FIRST_CAPACITY, rows) * self.width, f"i{size}")
+        if is_of_second_format:
+            self._values[: rows * self.width] = np.frombuffer(dumped[1], f"<i{size}")
+        else:
+            unpack(dumped["numbers"], self._values, places_of_row(self.width, size), rows)
         self._cells = self._values.data
 
 
@@ -255,9 +277,10 @@ class IndexedNames(Names):
 
     def extend(self, names: Iterable[str]) -> None:
         """Adds names that are not known, all of them different."""
-        for name in names:
-            super().add(name)
-        self._index(self._names[self._indexed :])
+        self._names.extend(names)
+        first = self._indexed
+        self._rows.update(zip(self._names[first:], range(first, len(self._names)), strict=True))
+        self._index(self._names[first:])
 
     def _index(self, names: Sequence[str]) -> None:
         """Enters the names behind those that are there."""

@@ -7,13 +7,18 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from operators.columns import Columns, grown, record_of
+from operators.packing import mark_live_ids, packed, places_of, unpack
 from operators.plain import enter_ids
+from operators.snapshots import Dense
 
 Array = NDArray[Any]
 NO_HASH: Final = 0  # stored as 1: compiled loops leave what has none to others
 FIRST_CAPACITY: Final = 64
 DEAD_SHARE_MIN: Final = 4  # one in so many: then those that are forgotten are worth being taken out
 _ID: Final = record_of([("hash", np.uint64), ("time_ms", np.int64), ("sku", np.int32)])
+_HASH: Final = np.dtype("<u8")
+_PACKED: Final = ("time_ms", "sku")
+_PLACES: Final = places_of(_ID, _PACKED)
 
 
 def hash_of(source: str, id_: str) -> int:
@@ -66,17 +71,26 @@ class RecentIds:
         if self._skus.cells["ids"][sku] > self._ids_per_sku_max:
             self._shorten(sku)
 
-    def dump(self) -> dict[str, bytes]:
-        """The ids that horizons still reach, in the order in which they came."""
-        live = self.table[: self.rows][self._live()]
-        return {name: live[name].astype(_ID[name].newbyteorder("<"), copy=False).tobytes() for name in _ID.names or ()}
+    def dump(self) -> dict[str, Any]:
+        """The ids that horizons still reach, in the order in which they came; hashes as they are."""
+        ids = self.table[: self.rows]
+        live, count = self._marked()
+        if count < self.rows:
+            ids = ids[live]
+        hashes = ids["hash"].astype(_HASH, copy=False).tobytes()
+        return {"rows": count, "hash": Dense(hashes), "numbers": Dense(packed(ids, _PLACES, count))}
 
-    def load(self, dumped: dict[str, bytes]) -> None:
+    def load(self, dumped: dict[str, Any]) -> None:
         """Replaces all ids; the SKUs' columns have been loaded before."""
-        ids = np.zeros(len(dumped["sku"]) // _ID["sku"].itemsize, _ID)
-        for name in _ID.names or ():
-            ids[name] = np.frombuffer(dumped[name], _ID[name].newbyteorder("<"))
-        self._keep(ids)
+        rows = len(dumped["hash"]) // _HASH.itemsize
+        ids = np.zeros(max(FIRST_CAPACITY, rows), _ID)
+        ids["hash"][:rows] = np.frombuffer(dumped["hash"], _HASH)
+        if "numbers" in dumped:
+            unpack(dumped["numbers"], ids, _PLACES, rows)
+        else:  # of the second format
+            for name in _PACKED:
+                ids[name][:rows] = np.frombuffer(dumped[name], _ID[name].newbyteorder("<"))
+        self._take(ids, rows)
 
     @property
     def room(self) -> int:
@@ -87,8 +101,8 @@ class RecentIds:
         """Room for at least this many more: what is forgotten goes first, if it is much."""
         if self.rows + ids <= self.room:
             return
-        live = self._live()
-        if DEAD_SHARE_MIN * np.count_nonzero(~live) >= self.rows:
+        live, count = self._marked()
+        if DEAD_SHARE_MIN * (self.rows - count) >= self.rows:
             self._keep(self.table[: self.rows][live])
         self._grow(self.rows + ids)
 
@@ -100,11 +114,10 @@ class RecentIds:
             slot = (slot + 1) & mask
         return slot
 
-    def _live(self) -> NDArray[np.bool_]:
-        horizons = np.maximum(self._skus["newest_ms"] - self._dedupe_ms, self._skus["floor_ms"])
-        ids = self.table[: self.rows]
-        live: NDArray[np.bool_] = ids["time_ms"] >= horizons[ids["sku"]]
-        return live
+    def _marked(self) -> tuple[NDArray[np.bool_], int]:
+        """Which ids horizons still reach, and how many they are."""
+        live = np.empty(self.rows, np.bool_)
+        return live, int(mark_live_ids(self.table, self.rows, self._skus.table, self._dedupe_ms, live))
 
     def _shorten(self, sku: int) -> None:
         """Too many ids of one SKU: its horizon moves up until three quarters are left."""
@@ -115,14 +128,20 @@ class RecentIds:
             if np.count_nonzero(times >= floor_ms) > self._ids_per_sku_max:
                 floor_ms += 1  # one single time holds them all
             self._skus.cells["floor_ms"][sku] = floor_ms
-        self._keep(ids[self._live()])
+        live, _ = self._marked()
+        self._keep(ids[live])
 
     def _keep(self, ids: Array) -> None:
         """These ids, all different, and no others."""
-        self.table: Array = np.zeros(max(FIRST_CAPACITY, len(ids)), _ID)
-        self.table[: len(ids)] = ids
-        self.rows = len(ids)
-        counts = np.bincount(ids["sku"], minlength=self._skus.rows)
+        table = np.zeros(max(FIRST_CAPACITY, len(ids)), _ID)
+        table[: len(ids)] = ids
+        self._take(table, len(ids))
+
+    def _take(self, table: Array, rows: int) -> None:
+        """These rows are the ids now."""
+        self.table: Array = table
+        self.rows = rows
+        counts = np.bincount(table["sku"][:rows], minlength=self._skus.rows)
         self._skus["ids"][:] = counts[: self._skus.rows]
         self._enter()
 

@@ -5,6 +5,7 @@ from typing import Any, Final
 import numpy as np
 
 from operators.columns import Array, Columns, Pairs
+from operators.packing import mark_live_entries
 from operators.plain import chain_entries
 from operators.positions import QUANTITIES
 
@@ -14,6 +15,8 @@ _ENTRY_COLUMNS: Final[dict[str, type[np.generic]]] = {
     "anchor": np.int8,  # 1: a count, whose amount is the jump that it made
     "time_ms": np.int64,
     "amount": np.int64,
+}
+_ENTRY_COLUMNS_DERIVED: Final[dict[str, type[np.generic]]] = {
     "previous": np.int32,  # row + 1 of the position's entry before this one, 0: none
 }
 _ANCHOR_COLUMNS: Final[dict[str, type[np.generic]]] = {
@@ -39,7 +42,7 @@ class History:
         self._positions = positions
         self._as_of_ms = as_of_ms
         self._entries_max = entries_max
-        self._entries = Columns(_ENTRY_COLUMNS)
+        self._entries = Columns(_ENTRY_COLUMNS, _ENTRY_COLUMNS_DERIVED)
         self._anchors = Columns(_ANCHOR_COLUMNS)
         self._anchor_rows = Pairs(self._anchors, "position", "quantity")
         self._kept = 0
@@ -107,6 +110,7 @@ class History:
         self._anchor_rows.rebuild()
         np.maximum.at(self._positions["counted_ms"], self._anchors["position"], self._anchors["last_ms"])
         self._kept = self._entries.rows
+        self._chain()
         self._find_counts()
 
     @property
@@ -181,9 +185,8 @@ class History:
     def _clean(self) -> None:
         """Drops entries before their horizons, and remembers the latest count among them."""
         entries, positions = self._entries, self._positions
-        horizons_ms = np.maximum(positions["newest_ms"] - self._as_of_ms, positions["floor_ms"])
-        live = entries["time_ms"] >= horizons_ms[entries["position"]]
-        if live.all():
+        live = np.empty(entries.rows, np.bool_)
+        if mark_live_entries(entries.table, entries.rows, positions.table, self._as_of_ms, live) == entries.rows:
             self._kept = entries.rows
             return
         for row in np.flatnonzero(~live & (entries["anchor"] != 0)).tolist():

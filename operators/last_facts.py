@@ -6,9 +6,23 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import numpy as np
 
-from operators.columns import FIRST_CAPACITY, IndexedNames, grown
+from operators.columns import FIRST_CAPACITY, Array, IndexedNames, grown, record_of
+from operators.packing import (
+    NO_WORD,
+    WORD_BYTES,
+    WORD_SLOTS,
+    Words,
+    gather_facts,
+    packed,
+    places_of,
+    places_of_row,
+    scratch,
+    spread_facts,
+    unpack,
+)
 from operators.plain import FACT_BYTES_MAX, FACT_HEAD_BYTES, KEPT, KIND_NAMES, FactColumns, keep_facts, put_number
 from operators.positions import effect_of, signed_units
+from operators.snapshots import Dense
 from schemas.movements import Fact, Movement
 from schemas.outputs import RecentRecord
 from schemas.times import format_ms
@@ -16,6 +30,11 @@ from schemas.times import format_ms
 PACKED: Final = 255  # a kind of its own: what follows the head is msgpack
 FIRST_BYTES: Final = 4096
 QUANTITY_BYTES: Final = 6
+_HEAD: Final = record_of(
+    [(name, np.int64) for name in ("time_ms", "quantity")]
+    + [(name, np.int32) for name in ("kind", "direction", "location", "source", "id", "order", "document")]
+)
+_HEAD_PLACES: Final = places_of(_HEAD, _HEAD.names or ())
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder().decode
@@ -101,17 +120,58 @@ class LastFacts:
             self._rings = [grown(ring, len(self._counts[0]) * KEPT) for ring in self._rings]
             self.moves += 1
 
-    def dump(self) -> dict[str, bytes]:
-        """Everything: rings in their order, and the bytes that they point to."""
-        self._clean(FACT_BYTES_MAX)
-        dumped = {"texts": self._texts[: self._used].tobytes()}
-        for name, ring, counts in zip(("recent", "plain"), self._rings, self._counts, strict=True):
-            dumped[f"{name}_ring"] = ring.astype("<i8").tobytes()
-            dumped[f"{name}_count"] = counts.astype("<i8").tobytes()
-        return dumped
+    def dump(self) -> dict[str, Any]:
+        """Everything: how many of each SKU, numbers of their heads, and their texts, SKU by SKU."""
+        skus = 1 + max((int(counts.nonzero()[0].max(initial=-1)) for counts in self._counts), default=-1)
+        counts = recent_count, plain_count = [counts[:skus] for counts in self._counts]
+        kept = [int(np.minimum(of_ring, KEPT).sum()) for of_ring in counts]
+        heads, shares = scratch.array("heads", _HEAD, sum(kept)), np.empty(kept[1], np.int8)
+        texts = scratch.array("texts", np.uint8, self._used + WORD_BYTES)
+        sizes = np.array([0, 0, 0, NO_WORD + 1])
+        words = Words(
+            scratch.array("words", np.uint8, self._used + WORD_BYTES),
+            scratch.array("word_ends", np.int64, sum(kept) + 2),
+            np.zeros(WORD_SLOTS, np.int32),
+        )
+        words.ends[: NO_WORD + 2] = 0
+        recent, plain = self._rings
+        gather_facts(self._texts, recent, plain, recent_count, plain_count, heads, shares, words, texts, sizes)
+        facts, bytes_, text_bytes, word_count = sizes.tolist()
+        return {
+            "skus": skus,
+            "counts": [_packed_numbers(of_ring) for of_ring in counts],
+            "bytes": bytes_,
+            "facts": facts,
+            "heads": Dense(packed(heads, _HEAD_PLACES, facts)),
+            "shared": kept[1],
+            "shares": _packed_numbers(shares),
+            "word_count": word_count,
+            "word_ends": _packed_numbers(words.ends[1 : word_count + 1]),
+            "words": words.texts[: words.ends[word_count]].tobytes(),
+            "texts": Dense(texts[:text_bytes].tobytes()),
+        }
 
-    def load(self, dumped: dict[str, bytes]) -> None:
+    def load(self, dumped: dict[str, Any]) -> None:
         """Replaces everything."""
+        if "heads" not in dumped:
+            self._load_second_format(dumped)
+            return
+        skus, facts, shared = dumped["skus"], dumped["facts"], dumped["shared"]
+        self._counts = [grown(_unpacked(numbers, skus, np.int64), FIRST_CAPACITY) for numbers in dumped["counts"]]
+        self._rings = [np.zeros(len(self._counts[0]) * KEPT, np.int64) for _ in range(2)]
+        heads, shares = np.zeros(facts, _HEAD), _unpacked(dumped["shares"], shared, np.int8)
+        unpack(dumped["heads"], heads, _HEAD_PLACES, facts)
+        ends = np.concatenate([[0], _unpacked(dumped["word_ends"], dumped["word_count"], np.int64)])
+        words, read = (np.frombuffer(dumped[name], np.uint8) for name in ("words", "texts"))
+        self._texts = np.zeros(max(FIRST_BYTES, dumped["bytes"] + FACT_BYTES_MAX), np.uint8)
+        (recent, plain), (recent_count, plain_count) = self._rings, self._counts
+        self._used = int(
+            spread_facts(heads, shares, words, ends, read, recent, plain, recent_count, plain_count, self._texts)
+        )
+        self.moves += 1
+
+    def _load_second_format(self, dumped: dict[str, bytes]) -> None:
+        """As `load`, of rings as they are in memory, and the bytes that they point to."""
         texts = np.frombuffer(dumped["texts"], np.uint8)
         self._used = len(texts)
         self.moves += 1
@@ -124,8 +184,8 @@ class LastFacts:
     def load_first_format(self, recent: list[Any], sightings: list[Any], location_of: Any) -> None:  # noqa: ANN401
         """Replaces everything by what the first format kept in two places; `location_of` names a position's place."""
         for sku, ring in recent:
-            for packed in ring:
-                self._enter(sku, _pack((*_unpack(packed), None)), is_plain=None)
+            for entry in ring:
+                self._enter(sku, _pack((*_unpack(entry), None)), is_plain=None)
         for sku, ring in sightings:
             for position, kind, quantity, order, document, source, on_hand in ring:
                 place = location_of(position)
@@ -182,6 +242,18 @@ class LastFacts:
         if wanted < size:
             self._texts = self._texts[:wanted].copy()
         self.moves += 1
+
+
+def _packed_numbers(numbers: Array) -> Dense:
+    """One column of nothing but these numbers."""
+    return Dense(packed(numbers, places_of_row(1, numbers.itemsize), len(numbers)))
+
+
+def _unpacked(text: memoryview, count: int, type_: type[np.generic]) -> Array:
+    """What `_packed_numbers` gave."""
+    numbers = np.zeros(count, type_)
+    unpack(text, numbers, places_of_row(1, numbers.itemsize), count)
+    return numbers
 
 
 def _record(  # as they were packed

@@ -33,11 +33,11 @@ _SKU_COLUMNS: Final[dict[str, type[np.generic]]] = {
     "evaluated_day": np.int32,  # of the latest look at what follows from its demand
     "newest_ms": np.int64,
     "floor_ms": np.int64,
-    "ids": np.int32,
     "pending": np.int8,  # 1: changed from outside its home since its last version
     "ledgers": np.int8,  # 1: a channel has had a commitment
 }
 _SKU_COLUMNS_DERIVED: Final[dict[str, type[np.generic]]] = {
+    "ids": np.int32,  # how many are kept of it
     "classes": np.int32,  # of its rules among the plain ones, −1: none
     "special": np.int8,  # 1: more than plain movements concern it
     "touched": np.int64,  # the number of the compiled call that touched it last
@@ -48,8 +48,6 @@ _POSITION_COLUMNS: Final[dict[str, type[np.generic]]] = {
     **dict.fromkeys(QUANTITIES, np.int64),
     "newest_ms": np.int64,
     "floor_ms": np.int64,
-    "entry": np.int32,  # row + 1 of the newest entry of its history
-    "entries": np.int32,
     "level": np.int8,
     "recovered": np.int8,
     "crossed": np.int8,
@@ -59,6 +57,8 @@ _POSITION_COLUMNS: Final[dict[str, type[np.generic]]] = {
     "expected": np.int8,  # 1: a purchase was announced since its SKU was planned last
 }
 _POSITION_COLUMNS_DERIVED: Final[dict[str, type[np.generic]]] = {
+    "entry": np.int32,  # row + 1 of the newest entry of its history
+    "entries": np.int32,
     "counted_ms": np.int64,  # the time of the latest count of any of its quantities; 0: there was none
 }
 _STANDING_COLUMNS: Final[dict[str, type[np.generic]]] = {
@@ -464,12 +464,7 @@ class Stock:
         self.history.load(dumped["history"])
         self.demand_windows.load(dumped["demand_windows"])
         self.return_windows.load(dumped["return_windows"])
-        self._resolved = [
-            self.book(sku).resolve(name, self.clock_ms(sku), self._accounts_with_ledger(sku))
-            for sku, name in enumerate(self.names)
-        ]
-        for sku in range(self.skus.rows):
-            self._classify(sku)
+        self._resolve_all()
 
     def channel_of(self, standing: int) -> str:
         """The name of the standing's channel."""
@@ -483,6 +478,19 @@ class Stock:
     def tables(self) -> tuple[Columns, Pairs, Columns, Pairs]:
         """Positions and standings, each with the table of its pairs, for compiled loops."""
         return self.positions, self._position_rows, self._standings, self._standing_rows
+
+    def _resolve_all(self) -> None:
+        """What holds for each SKU, after a restore; where no rule names any, that is the same for all of a home."""
+        homes, ledgers = self.skus["home"].tolist(), self.skus["ledgers"].tolist()
+        books = [self._generations[home].book for home in range(len(self._generations))]
+        shared = [None if book.rules.rules else book.resolve("", self._clocks[at]) for at, book in enumerate(books)]
+        self._resolved = [
+            of_all
+            if (of_all := shared[home]) is not None and not has_ledger
+            else books[home].resolve(name, self._clocks[home], self._accounts_with_ledger(sku))
+            for sku, (name, home, has_ledger) in enumerate(zip(self.names, homes, ledgers, strict=True))
+        ]
+        self.skus["classes"][:] = [self.plain_rules.class_of(resolved) for resolved in self._resolved]
 
     def _classify(self, sku: int) -> None:
         self.skus.cells["classes"][sku] = self.plain_rules.class_of(self._resolved[sku])

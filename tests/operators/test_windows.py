@@ -4,7 +4,6 @@ from math import ceil, sqrt
 from random import Random
 from statistics import NormalDist, variance
 
-import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -21,6 +20,7 @@ from operators.reorder import (
     planning_of,
     reorder_point_units,
 )
+from operators.snapshots import pack, unpack
 from operators.windows import DAYS, HOUR_MS, HOURS, Windows
 from schemas.outputs import LocationExplanation
 from schemas.rules import ChannelRules, Rules
@@ -76,7 +76,7 @@ def test_windows_are_a_group_by_however_they_are_told(sales: list[Sale], seed: i
     Random(seed).shuffle(shuffled)
     half = told(shuffled[: seed % (len(sales) + 1)])
     again = Windows()
-    again.load(msgspec.msgpack.decode(msgspec.msgpack.encode(half.dump())))
+    again.load(unpack(pack(half.dump())))
     for position, hour, units in shuffled[seed % (len(sales) + 1) :]:
         again.add(position, hour * HOUR_MS + 1, units)
     for windows in (told(sales), again):
@@ -123,7 +123,7 @@ def test_huge_quantities_widen_the_numbers_of_all_positions(units: int) -> None:
     """More than 32 bits hold do not wrap, before and after a snapshot, and what was small stays."""
     windows = told([(0, DAY * 24, 5), *[(1, DAY * 24, units)] * 3])
     restored = Windows()
-    restored.load(windows.dump())
+    restored.load(unpack(pack(windows.dump())))
     restored.add(1, DAY * DAY_MS, units)
     assert windows.days(1) == {DAY: 3 * units}
     assert restored.days(1) == {DAY: 4 * units}
