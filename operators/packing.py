@@ -63,7 +63,8 @@ def places_of_row(width: int, size: int) -> Ints:
 class Scratch:
     """Arrays that are written before they are read, kept from one snapshot to the next.
 
-    Memory taken anew is handed out by the kernel page by page, and that took longer than what was done with it.
+    Memory taken anew is handed out by the kernel page by page, and that took longer than what was done with it. All
+    lanes of a process share it: they are packed one after the other, in one thread.
     """
 
     def __init__(self) -> None:
@@ -153,8 +154,10 @@ def unpack_columns(
 @compiled
 def _take_block(values: Array, place: int, step: int, count: int, block: Ints) -> None:
     """So many numbers of a column."""
-    for number in range(count):
-        block[number] = values[place + number * step]
+    at, jump = np.uint64(place), np.uint64(step)  # without a sign an index is not looked at twice
+    for number in range(np.uint64(count)):
+        block[number] = values[at]
+        at += jump
 
 
 @compiled
@@ -168,14 +171,14 @@ def _give_block(block: Ints, count: int, values: Array, place: int, step: int) -
 def _pack_block(block: Ints, count: int, out: Bytes, at: int) -> int:
     """Writes a block in the shorter of the two ways; returns where it ends. Differences are modulo 2^64."""
     lowest = highest = block[0]
-    for number in range(1, count):
+    for number in range(np.uint64(count)):
         lowest = min(lowest, block[number])
         highest = max(highest, block[number])
     plain_bits = _bits_of(highest, lowest)
     if plain_bits > 1:
         falling = rising = block[1] - block[0]
-        for number in range(2, count):
-            difference = block[number] - block[number - 1]
+        for number in range(np.uint64(count - 1)):
+            difference = block[number + ONE] - block[number]
             falling = min(falling, difference)
             rising = max(rising, difference)
         bits = _bits_of(rising, falling)
