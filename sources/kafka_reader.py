@@ -22,9 +22,11 @@ class KafkaReader:
     """One consumer for several slots; each takes what is its own, and what came with it waits for the others.
 
     With a consumer for each slot, a topic that gets a few messages each millisecond makes the broker answer a fetch of
-    every one of them each millisecond. A slot that does not take, because its lanes have too much to do, holds nobody
-    up: once `messages_max` wait for it, its partitions are paused until it has taken them. So no more than twice as
-    many ever wait for a slot. All slots are asked by one thread.
+    every one of them each millisecond. All slots are asked by one thread, one after the other, and only one of them is
+    given anything in such a look: what it was given is in Redis before the next one is, and not only when the lanes
+    of all slots have worked. They are served in turn. A slot that does not take, because its lanes have too much to do,
+    holds nobody up: once `messages_max` wait for it, its partitions are paused until it has taken them. So no more than
+    twice as many ever wait for a slot, or for all that are not paused.
     """
 
     def __init__(self, topic: str, messages_max: int, make: Callable[[Callable[[KafkaError], None]], Consumer]) -> None:
@@ -38,6 +40,9 @@ class KafkaReader:
         self._waiting: dict[int, list[Message]] = {}  # by partition
         self._errors: dict[int, list[Message]] = {}  # by slot
         self._paused: set[int] = set()  # slots
+        self._asked: set[int] = set()  # slots, in this look
+        self._was_one_served = False  # in this look
+        self._served: set[int] = set()  # slots, in this turn of all of them
         self._unreachable = False
 
     def assign(self, slot: int, positions: Mapping[int, int]) -> None:
@@ -51,13 +56,16 @@ class KafkaReader:
         self._consumer.incremental_assign([TopicPartition(self._topic, p, offset) for p, offset in positions.items()])
 
     def take(self, slot: int) -> Taken:
-        """What waits for `slot`, or where nothing does what has arrived by now; never waits."""
-        own, errors = self._partitions[slot], self._errors[slot]
-        if not errors and not any(self._waiting[partition] for partition in own):
-            self._consume(slot)
-            errors = self._errors[slot]
-        self._errors[slot] = []
-        taken: dict[int, list[Message]] = {}
+        """What waits for `slot` where it is its turn, else nothing; never waits."""
+        if slot in self._asked or not self._asked:
+            self._begin_look(slot)
+        self._asked.add(slot)
+        errors, self._errors[slot] = self._errors[slot], []
+        if self._was_one_served or slot in self._served or not self.waits(slot):
+            return Taken({}, errors)
+        self._was_one_served = True
+        self._served.add(slot)
+        own, taken = self._partitions[slot], dict[int, list[Message]]()
         for partition in own:
             if messages := self._waiting[partition]:
                 taken[partition] = messages
@@ -67,12 +75,31 @@ class KafkaReader:
             self._consumer.resume([TopicPartition(self._topic, partition) for partition in own])
         return Taken(taken, errors)
 
+    def waits(self, slot: int) -> bool:
+        """Whether anything waits for `slot`."""
+        return any(self._waiting[partition] for partition in self._partitions.get(slot, ()))
+
+    def _begin_look(self, slot: int) -> None:
+        """All are asked once more, `slot` first; where nobody was served in a look, whose turn it was did not ask."""
+        self._asked.clear()
+        if not self._was_one_served:
+            self._served.clear()
+        self._was_one_served = False
+        if sum(map(self._count, set(self._partitions).difference(self._paused))) < self._messages_max:
+            self._consume(slot)
+        if not any(map(self.waits, set(self._partitions).difference(self._served))):
+            self._served.clear()
+
+    def _count(self, slot: int) -> int:
+        return sum(len(self._waiting[partition]) for partition in self._partitions[slot])
+
     def release(self, slot: int) -> None:
         """`slot` takes no more, so nothing of it may wait; after the last one the broker is left."""
         gone = self._partitions.pop(slot, [])
         for partition in gone:
             del self._slots[partition], self._waiting[partition]
         self._paused.discard(slot)
+        self._asked.discard(slot)
         if gone and self._partitions:
             self._consumer.incremental_unassign([TopicPartition(self._topic, partition) for partition in gone])
         elif gone:
@@ -119,7 +146,7 @@ class KafkaReader:
             for partition, message in zip(partitions, messages, strict=True):
                 waiting[partition].append(message)
         for slot in {self._slots[partition] for partition in set(partitions)}.difference(self._paused):
-            own = self._partitions.get(slot, [])
-            if sum(len(waiting[partition]) for partition in own) >= self._messages_max:
+            if self._count(slot) >= self._messages_max:
                 self._paused.add(slot)
+                own = self._partitions[slot]
                 self._consumer.pause([TopicPartition(self._topic, partition) for partition in own])

@@ -140,6 +140,10 @@ class PacedPartition(StatefulSourcePartition[Batch | Mark | Wake | CaughtUp, Sta
         The last place of a log may be no record (a transaction's end, a deleted entry): the next tick lies behind it.
         """
 
+    def has_more(self) -> bool:
+        """Whether something has arrived already that the last `read` left for the next."""
+        return False
+
     def snapshot(self) -> StateT:
         """Where to go on; the epoch ends with it, and the next one begins by waking the lanes."""
         self._wake_due = self._wakes
@@ -167,7 +171,6 @@ class PacedPartition(StatefulSourcePartition[Batch | Mark | Wake | CaughtUp, Sta
         if batches is None:
             self._ended = True
             return self.marks(now_ms)
-        self._idle = not batches
         told: list[Mark | CaughtUp] = []
         if self._catching_up and self.has_caught_up():
             self._catching_up = False
@@ -177,7 +180,12 @@ class PacedPartition(StatefulSourcePartition[Batch | Mark | Wake | CaughtUp, Sta
         return [*batches, *told] if told else batches
 
     def _read(self, now_ms: int) -> Sequence[Batch] | None:
-        return [] if self._around.is_full(self._slot) else self.read(now_ms)
+        if self._around.is_full(self._slot):
+            self._idle = True
+            return []
+        batches = self.read(now_ms)
+        self._idle = not batches and not self.has_more()
+        return batches
 
     def next_awake(self) -> datetime | None:
         """At once while there is something to read, else at the next look; later at the end of an epoch."""

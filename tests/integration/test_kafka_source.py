@@ -224,6 +224,49 @@ def test_a_slot_whose_lanes_have_too_much_to_do_holds_nobody_up_and_loses_nothin
         drive.close()
 
 
+def test_slots_are_given_something_one_at_a_time(kafka: KafkaBroker, topic: MakeTopic) -> None:
+    """So the lanes of one have told Redis before those of the next begin; who has to wait is asked again at once."""
+    name = topic(4)
+    drive = Drive(kafka, name)
+    reader = drive.slots["slot-00"]._reader  # noqa: SLF001  # what waits is nobody's business else
+    have_waited = 0
+    try:
+        for first in range(0, 50, 5):
+            for partition in range(4):
+                produce(kafka, name, partition, numbered(first, first + 5))
+            time.sleep(0.1)  # so that all of them have arrived
+            while drive.count < 4 * (first + 5):
+                before = len(drive.batches)
+                drive.turn()
+                assert len(drive.batches) <= before + 1
+                waiting = [slot for number, slot in enumerate(drive.slots.values()) if reader.waits(number)]
+                assert all(slot.next_awake() is None for slot in waiting)
+                have_waited += bool(waiting)
+        assert have_waited >= 10
+        assert [drive.payloads(partition) for partition in range(4)] == [numbered(0, 50)] * 4
+    finally:
+        drive.close()
+
+
+def test_a_slot_that_always_has_something_does_not_keep_the_others_waiting(
+    kafka: KafkaBroker, topic: MakeTopic
+) -> None:
+    """Each has its turn before one has another."""
+    name = topic(4)
+    for partition in range(4):
+        produce(kafka, name, partition, numbered(0, 5))
+    drive = Drive(kafka, name)
+    try:
+        drive.until(lambda: drive.count >= 5)
+        for number in range(1, 9):
+            produce(kafka, name, 0, numbered(5 * number, 5 * number + 5))
+            time.sleep(0.1)  # so that it has arrived
+            drive.turn()
+        assert {batch.origin.partition for batch in drive.batches} == {0, 1, 2, 3}
+    finally:
+        drive.close()
+
+
 def test_what_comes_for_a_slot_that_has_ended_waits_nowhere(kafka: KafkaBroker, topic: MakeTopic) -> None:
     """The others read on, and the last one leaves the broker."""
     name = topic(2)
