@@ -116,9 +116,13 @@ class _Stream(PacedPartition[StreamState]):
         self._entries_read: int | None = None  # None: begin with what the stream holds
         self._record_ms = -1
         self._away_since_ms: int | None = None
-        if resume_state is not None:
-            self._resume(resume_state)
-        self._extent = self._first_look()
+        try:
+            if resume_state is not None:
+                self._resume(resume_state)
+            self._extent = self._first_look()
+        except SourceError:
+            self.close()
+            raise
         self._last_at_start = self._extent.last
 
     def _resume(self, state: StreamState) -> None:

@@ -1,6 +1,6 @@
 """The Redis stream source against a real Redis: what it reads, where it goes on, and which losses it notices."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import bytewax.operators as op
 import pytest
@@ -15,6 +15,7 @@ from sources.redis_stream import RedisStreamReading, RedisStreamSource, StreamSt
 from sources.states import sealed
 
 STREAM = "movements"
+_DRIVES: "list[Drive]" = []
 
 
 class Drive:
@@ -34,6 +35,7 @@ class Drive:
         )
         source = RedisStreamSource(reading, now_ms=lambda: self.clock_ms, draining=lambda: False)
         self.part = source.build_part("movements", "stream", state)
+        _DRIVES.append(self)
 
     def read(self) -> list[Batch]:
         """What one call gives, without marks."""
@@ -45,6 +47,14 @@ class Drive:
         while batches := self.read():
             found.extend(payload for batch in batches for payload in batch.payloads)
         return found
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """What a test has opened is closed."""
+    yield
+    while _DRIVES:
+        _DRIVES.pop().part.close()
 
 
 def add(client: Redis, first: int, end: int) -> None:
