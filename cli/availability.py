@@ -133,6 +133,7 @@ def _specs(whole: _Whole, board: Board, rules: Rules, *, accept_truncated: bool)
             board=board.descriptor,
             last_words=-1,
             incarnation=store.incarnation,
+            by_crc32=store.by_crc32,
             rules=document_of(rules),
             redis_url=redis_url,
             store=None if store.path is None else str(store.path.resolve()),

@@ -32,11 +32,12 @@ LOOK_BACK_MAX: Final = 5  # records of a partition, where the last ones are no a
 
 
 class Stored(NamedTuple):
-    """The state of a run: where it is kept (None: nowhere), the descriptor that locks it, and its incarnation."""
+    """The state of a run: where it is kept (None: nowhere), what locks it, its incarnation, and its lanes' hash."""
 
     path: Path | None
     lock: int | None
     incarnation: int
+    by_crc32: bool
 
 
 @contextmanager
@@ -48,7 +49,7 @@ def stored(configuration: Configuration, rules: Rules, redis_url: str) -> Iterat
     """
     settings = configuration.settings
     if reads_stdin(settings):
-        yield Stored(None, None, new_incarnation(settings, redis_url))
+        yield Stored(None, None, new_incarnation(settings, redis_url), by_crc32=False)
         return
     path = configuration.at(settings.state.path)
     try:
@@ -58,7 +59,7 @@ def stored(configuration: Configuration, rules: Rules, redis_url: str) -> Iterat
             meta = opened(path, settings.state.lanes)
             if settings.input.kind == "jsonl":
                 _check_rules(path, rules)
-            yield Stored(path, lock, meta.incarnation)
+            yield Stored(path, lock, meta.incarnation, meta.by_crc32)
     except StoreError as error:
         raise CliError(one_line(error)) from error
 

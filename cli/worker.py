@@ -103,6 +103,7 @@ class _Worker:
                 spec.incarnation,
                 dedupe_ms=settings.input.dedupe_hours * HOUR_MS,
                 as_of_ms=settings.input.as_of_hours * HOUR_MS,
+                by_crc32=spec.by_crc32,
             ),
             now_ms,
             shadow=RuleBook(load_rules(self._configuration.at(shadow_path))) if shadow_path else None,
@@ -149,7 +150,7 @@ class _Worker:
         )
 
     def _lane_of(self, sku: str) -> int:
-        return lane_of_sku(sku, self._configuration.settings.state.lanes)
+        return lane_of_sku(sku, self._configuration.settings.state.lanes, by_crc32=self._spec.by_crc32)
 
     def _beat(self) -> None:
         self._board.beat(self._spec.process, monotonic_ms())

@@ -24,6 +24,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     board: int  # the descriptor of the Board
     last_words: int  # the descriptor to which it writes what a person has to know, once, when that ends it
     incarnation: int
+    by_crc32: bool  # how SKUs are shared out to lanes: as states of the first format do
     rules: dict[str, Any]  # the document of the first generation
     redis_url: str
     store: str | None

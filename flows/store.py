@@ -16,7 +16,8 @@ from bytewax.recovery import init_db_dir
 
 from operators.snapshots import SnapshotError, unpack
 
-FORMAT: Final = 2  # 2: SKUs are shared out to lanes by murmur2, before by CRC-32
+FORMAT: Final = 2
+BY_CRC32_FORMAT: Final = 1  # whose SKUs live in lanes by CRC-32, for ever
 PARTS: Final = 8
 META_FILE: Final = "onhand.json"
 LOCK_FILE: Final = "lock"
@@ -43,6 +44,11 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     created: str
     machines: int = 1
     machine: int = 0
+
+    @property
+    def by_crc32(self) -> bool:
+        """How SKUs are shared out to lanes: by CRC-32, or as Kafka's clients find a partition."""
+        return self.format == BY_CRC32_FORMAT
 
     @property
     def own_parts(self) -> list[int]:
@@ -213,11 +219,6 @@ def _meta(path: Path) -> Meta:
     if meta.format > FORMAT:
         raise StoreError(
             f"the state in {path} has format {meta.format}, this release reads up to {FORMAT}: use a newer release"
-        )
-    if meta.format < FORMAT:
-        raise StoreError(
-            f"the state in {path} is of an older release, which shared out SKUs to lanes in another way:"
-            " begin anew with another state.path; all is read again"
         )
     return meta
 

@@ -119,6 +119,7 @@ class LaneSettings(NamedTuple):
     as_of_ms: int = 72 * 3_600_000
     ids_per_sku_max: int = IDS_PER_SKU_MAX
     history_max: int = HISTORY_MAX
+    by_crc32: bool = False  # how SKUs are shared out to lanes: as states of the first format do
 
 
 class _Message(NamedTuple):

@@ -329,10 +329,11 @@ def _has_content(result: LaneResult) -> bool:
 
 def run_lanes(step_id: str, items: Stream[Item], making: LaneMaking) -> KeyedStream[LaneResult]:
     """Items ─▶ route ─▶ lane: the results of every lane, keyed by its number as text."""
-    lanes, sent, turns = making.settings.lanes, making.hooks.sent, LaneTurns.of(making)
+    lanes, by_crc32 = making.settings.lanes, making.settings.by_crc32
+    sent, turns = making.hooks.sent, LaneTurns.of(making)
 
     def route_all(batch: list[Item]) -> Iterable[tuple[str, Routed]]:
-        routed = [part for item in batch for part in route(item, lanes)]
+        routed = [part for item in batch for part in route(item, lanes, by_crc32=by_crc32)]
         if sent is not None:
             _count(routed, sent)
         return [(str(part[0]), part) for part in routed]

@@ -158,15 +158,34 @@ def enter_names(slots: Ints32, texts: Bytes, ends: Ints, begin: int, count: int)
 MURMUR_SEED: Final = np.uint64(0x9747B28C)
 MURMUR_FACTOR: Final = np.uint64(0x5BD1E995)
 MURMUR_BITS: Final = np.uint64(24)
+SIGNLESS: Final = np.uint64(0x7FFFFFFF)
+
+
+def _crc_table() -> NDArray[np.uint32]:
+    """What a byte does to CRC-32 (ISO 3309, reflected polynomial 0xEDB88320), as zlib has it."""
+    values = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        values = np.where(values & 1, (values >> 1) ^ np.uint32(0xEDB88320), values >> 1).astype(np.uint32)
+    return values
+
+
+_CRC: Final = _crc_table()
 
 
 @compiled
-def lane_of(keys: Bytes, begin: int, end: int, lanes: int) -> int:
+def lane_of(keys: Bytes, begin: int, end: int, lanes: int, by_crc32: bool) -> int:
     """The lane of the SKU keys[begin:end]: as Kafka's Java clients find the partition of a key, of so many.
 
-    That is murmur2 (Austin Appleby's MurmurHash2, with the seed and the cut to 31 bits of Kafka's `Utils`). So where
-    the number of partitions divides that of lanes, all that a lane is given stands in one partition.
+    So where the number of partitions divides that of lanes, all that a lane is given stands in one partition. In states
+    of the first format it is another hash.
     """
+    hash_ = _crc32(keys, begin, end) if by_crc32 else _murmur2(keys, begin, end) & SIGNLESS
+    return np.int64(hash_) % lanes
+
+
+@compiled
+def _murmur2(keys: Bytes, begin: int, end: int) -> np.uint64:
+    """MurmurHash2 of 32 bits (Austin Appleby), with the seed of Kafka's `Utils.murmur2`."""
     value = MURMUR_SEED ^ np.uint64(end - begin)
     whole = end - (end - begin) % 4
     for at in range(begin, whole, 4):
@@ -181,14 +200,22 @@ def lane_of(keys: Bytes, begin: int, end: int, lanes: int) -> int:
             value ^= np.uint64(keys[whole + place]) << np.uint64(8 * place)
         value = value * MURMUR_FACTOR & LOWER
     value = (value ^ value >> np.uint64(13)) * MURMUR_FACTOR & LOWER
-    value ^= value >> np.uint64(15)
-    return np.int64(value & np.uint64(0x7FFFFFFF)) % lanes
+    return value ^ value >> np.uint64(15)
+
+
+@compiled
+def _crc32(keys: Bytes, begin: int, end: int) -> np.uint64:
+    """As zlib's."""
+    value = np.uint32(0xFFFFFFFF)
+    for at in range(begin, end):
+        value = _CRC[(value ^ keys[at]) & np.uint32(0xFF)] ^ (value >> np.uint32(8))
+    return np.uint64(value ^ np.uint32(0xFFFFFFFF))
 
 
 @compiled
 def share_out(
-    keys: Bytes, key_ends: Ints, payload_ends: Ints, lanes: int, owners: Ints32, places: Ints32, ends: Ints32,
-    bytes_: Ints,
+    keys: Bytes, key_ends: Ints, payload_ends: Ints, lanes: int, by_crc32: bool, owners: Ints32, places: Ints32,
+    ends: Ints32, bytes_: Ints,
 ) -> None:  # fmt: skip
     """Writes the messages' places, lane by lane, each lane's in their order; last come those that name no SKU.
 
@@ -199,7 +226,7 @@ def share_out(
     count = len(places)
     for place in range(count):
         begin, end = key_ends[place], key_ends[place + 1]
-        owner = lanes if begin == end else lane_of(keys, begin, end, lanes)
+        owner = lanes if begin == end else lane_of(keys, begin, end, lanes, by_crc32)
         owners[place] = owner
         ends[owner + 2] += 1
         bytes_[owner] += end - begin + payload_ends[place + 1] - payload_ends[place]

@@ -47,20 +47,21 @@ Item = Batch | Mark | Wake | CaughtUp
 Routed = tuple[int, Part | Mark | Wake | CaughtUp]  # lane, and what it must see
 
 
-def lane_of_sku(sku: str, lanes: int) -> int:
-    """Where `sku` lives for ever."""
+def lane_of_sku(sku: str, lanes: int, *, by_crc32: bool = False) -> int:
+    """Where `sku` lives for ever; `by_crc32` in a state of the first format."""
     key = np.frombuffer(sku.encode(), np.uint8)
-    return int(lane_of(key, 0, len(key), lanes))
+    return int(lane_of(key, 0, len(key), lanes, by_crc32))
 
 
-def route(item: Item, lanes: int) -> list[Routed]:
+def route(item: Item, lanes: int, *, by_crc32: bool = False) -> list[Routed]:
     """`item` cut into one part per lane that it concerns, each in the order of the log."""
     if not isinstance(item, Batch):
         return [(lane, item) for lane in range(lanes)]
     messages, count = packed(item), len(item.offsets)
     places, ends, bytes_ = np.empty(count, np.int32), np.zeros(lanes + 3, np.int32), np.zeros(lanes + 1, np.int64)
     _, payload_ends, keys, key_ends, *_ = messages.arrays
-    share_out(keys, key_ends, payload_ends, lanes, np.empty(count, np.int32), places, ends, bytes_)
+    owners = np.empty(count, np.int32)
+    share_out(keys, key_ends, payload_ends, lanes, by_crc32, owners, places, ends, bytes_)
     sizes, bounds = bytes_.tolist(), ends.tolist()
     parts: list[Routed] = [
         (lane, Part(item, messages, places[begin:end], sizes[lane]))

@@ -4,11 +4,14 @@ import json
 import re
 import shutil
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from redis import Redis
 
 from bench.servers import RedisServer
+from flows.store import META_FILE, lane_snapshots
+from operators.snapshots import unpack
 from tests.cli.command import assert_failed_in_one_line, onhand
 
 RULES = "[locations.dc-1]\n[channels.web]\n"
@@ -32,9 +35,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def more(folder: Path, id_: str) -> None:
+def more(folder: Path, id_: str, sku: str = "A") -> None:
     """One movement more at the end of the file."""
-    body = {"id": id_, "source": "wms", "kind": "received", "sku": "A", "location": "dc-1", "quantity": 1}
+    body = {"id": id_, "source": "wms", "kind": "received", "sku": sku, "location": "dc-1", "quantity": 1}
     with (folder / "in.jsonl").open("a") as file:
         file.write(json.dumps(body | {"time": "2026-11-21T00:00:00Z"}) + "\n")
 
@@ -55,6 +58,22 @@ def test_a_start_goes_on_where_the_last_run_ended(folder: Path, settings: dict[s
     assert (first[b"web"], second[b"web"]) == (b"1", b"2")
     assert first[b"@incarnation"] == second[b"@incarnation"]
     assert (first[b"@version"], second[b"@version"]) == (b"0", b"1")
+
+
+def test_a_state_of_the_first_format_goes_on_in_the_lanes_that_it_has(
+    folder: Path, settings: dict[str, str], redis: Redis
+) -> None:
+    """Newer ones find a SKU's lane by another hash: its movements would be applied where nothing is known of it."""
+    assert onhand("recovery", "create", cwd=folder, settings=settings).returncode == 0
+    meta = folder / "state" / META_FILE
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"format": 1}))
+    for id_ in ("2", "3"):
+        for sku in "BCDEFGH":
+            more(folder, f"{sku}{id_}", sku)
+        run(folder, settings)
+    assert {redis.hget(f"avail:{sku}", "web") for sku in "BCDEFGH"} == {b"2"}
+    found = {sku: lane for lane, blob in lane_snapshots(folder / "state") for sku in unpack(blob)["stock"]["skus"]}
+    assert found == {sku: crc32(sku.encode()) % 64 for sku in "ABCDEFGH"}
 
 
 def test_a_state_made_anew_outdoes_the_one_before(folder: Path, settings: dict[str, str], redis: Redis) -> None:

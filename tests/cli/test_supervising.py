@@ -105,6 +105,7 @@ class Bench:
             board=board.descriptor,
             last_words=-1,
             incarnation=1,
+            by_crc32=False,
             rules={},
             redis_url="",
             store=str(self.folder),

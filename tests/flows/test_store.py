@@ -129,11 +129,11 @@ def test_a_newer_format_is_refused(used: Path) -> None:
         opened(used, LANES)
 
 
-def test_a_state_whose_skus_live_in_other_lanes_is_refused(used: Path) -> None:
-    """Movements would be applied where nothing is known of their SKU."""
-    (used / META_FILE).write_bytes(msgspec.json.encode(msgspec.structs.replace(META, format=FORMAT - 1)))
-    with pytest.raises(StoreError, match="SKUs to lanes in another way: begin anew"):
-        opened(used, LANES)
+def test_a_state_of_the_first_format_keeps_its_skus_in_their_lanes(used: Path) -> None:
+    """A SKU lives in one lane for ever: those of a newer state are found by another hash."""
+    assert not opened(used, LANES).by_crc32
+    (used / META_FILE).write_bytes(msgspec.json.encode(msgspec.structs.replace(META, format=1)))
+    assert opened(used, LANES).by_crc32
 
 
 def test_a_missing_part_is_named(used: Path) -> None:

@@ -3,6 +3,7 @@
 import pickle
 import re
 from typing import Any
+from zlib import crc32
 
 import msgspec
 import pytest
@@ -92,6 +93,15 @@ def test_a_lane_is_given_skus_of_one_partition(sku: str, partitions: int, times:
     """Where Kafka's clients choose the partition by the key, and their number divides that of the lanes."""
     count = 2**partitions
     assert lane_of_sku(sku, count * 2**times) % count == partition_of(sku.encode(), count)
+
+
+@given(st.text(min_size=1), LANES)
+def test_in_a_state_of_the_first_format_a_sku_stays_where_it_was(sku: str, lanes: int) -> None:
+    """By CRC-32, as zlib has it, and messages go there, too."""
+    key = sku.encode("utf-8", "replace")
+    lane = crc32(key) % lanes
+    assert lane_of_sku(key.decode(), lanes, by_crc32=True) == lane
+    assert [number for number, _ in route(batch_of([(key, b"{}")]), lanes, by_crc32=True)] == [lane]
 
 
 @given(st.lists(st.tuples(KEYS | UNKEYED, PAYLOADS), max_size=30), LANES)
