@@ -69,7 +69,6 @@ class Columns:
         self._dtype = record_of(fields)
         self._places = places_of(self._dtype, self._types)
         self.table: Array = np.zeros(FIRST_CAPACITY, self._dtype)
-        self.cells = _Cells(self.table)
         self.moves = 0
         self._view()
 

@@ -9,6 +9,7 @@ import numpy as np
 from operators.columns import FIRST_CAPACITY, Array, IndexedNames, grown, record_of
 from operators.packing import (
     NO_WORD,
+    PACKED,
     WORD_BYTES,
     WORD_SLOTS,
     Words,
@@ -27,7 +28,6 @@ from schemas.movements import Fact, Movement
 from schemas.outputs import RecentRecord
 from schemas.times import format_ms
 
-PACKED: Final = 255  # a kind of its own: what follows the head is msgpack
 FIRST_BYTES: Final = 4096
 QUANTITY_BYTES: Final = 6
 _HEAD: Final = record_of(

@@ -33,9 +33,10 @@ ONE: Final = np.uint64(1)
 NOTHING: Final = np.uint64(0)
 SEVEN_BITS: Final = np.uint64(0x7F)
 DAMAGED: Final = -1
+# Of the layout of last facts, as in plain.py: what is taken from another file the compiler's cache would not see change
 KEPT: Final = 8  # facts of a SKU
 HEAD_BYTES: Final = 30  # of a fact
-PACKED: Final = 255  # the kind of a fact that is one text
+PACKED: Final = 255  # a kind of its own: what follows the head is msgpack, one text
 FACTS, FACT_BYTES, TEXT_BYTES, WORD_COUNT = range(4)  # places of sizes
 WORD_SLOTS: Final = 1024
 NO_WORD: Final = 0  # the row of the empty word, which is always there

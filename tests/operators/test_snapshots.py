@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.configuration import load_rules
+from operators import packing, plain
 from operators.columns import Array, Columns
 from operators.lane import Lane, LaneSettings
 from operators.packing import BLOCK, WORD_SLOTS
@@ -204,6 +205,11 @@ def log_piece(payloads: list[bytes], first: int) -> Batch:
     count = len(payloads)
     keys = [msgspec.json.decode(payload)["sku"].encode() for payload in payloads]
     return Batch(LOG, list(range(first, first + count)), [-1] * count, keys, list(payloads))
+
+
+def test_both_files_of_compiled_loops_have_one_layout_of_facts() -> None:
+    """What one writes in memory the other packs; neither can take the other's numbers."""
+    assert (packing.KEPT, packing.HEAD_BYTES) == (plain.KEPT, plain.FACT_HEAD_BYTES)
 
 
 def test_the_second_format_is_restored() -> None:
