@@ -752,7 +752,7 @@ def test_leaving_does_not_wait_for_clients(worker: Worker) -> None:
         while len(threads_of_health()) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
         began = time.monotonic()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 4
     assert server.address is None
     assert threads_of_health() == []
     assert client.recv(1) == b""

@@ -462,7 +462,7 @@ def test_a_broker_out_of_reach_is_an_error_within_the_bound() -> None:
     begun = time.monotonic()
     with pytest.raises(SourceError, match=f"no Kafka broker answered at 127.0.0.1:{port} within 1 s"):
         source.build_part("movements", "slot-00", None)
-    assert time.monotonic() - begun < 3.0
+    assert time.monotonic() - begun < 10.0
 
 
 def test_a_topic_made_anew_does_not_go_on_with_the_old_state(kafka: KafkaBroker, topic: MakeTopic) -> None:

@@ -27,6 +27,7 @@ from sinks.redis_keys import Promises, last_incarnation, read_health, read_promi
 from sinks.redis_pipeline import PipelineBounds
 from sinks.redis_server import EmbeddedRedis
 from sinks.slots import SinkError
+from tests.sinks.pausing import paused
 
 CHECKOUT = Path(__file__).parents[2]
 PREFIX = "avail:"
@@ -273,14 +274,13 @@ def array_32(texts: list[str]) -> bytes:
 
 def test_writing_does_not_wait_for_redis_but_a_snapshot_does(writing: Writing, client: Redis) -> None:
     """The round trip overlaps the next batch; what an epoch stands for has been answered."""
-    client.client_pause(700, all=False)
-    began = time.monotonic()
-    writing.write(*(availability(f"SKU-{number}", 1) for number in range(100)))
-    writing.write(*(availability(f"SKU-{number}", 2) for number in range(100)))
-    assert time.monotonic() - began < 0.4
-    assert writing.sink.counters.written == 0
-    writing.settle()
-    assert time.monotonic() - began > 0.6
+    with paused(client) as is_paused:
+        writing.write(*(availability(f"SKU-{number}", 1) for number in range(100)))
+        writing.write(*(availability(f"SKU-{number}", 2) for number in range(100)))
+        assert is_paused()
+        assert writing.sink.counters.written == 0
+        writing.settle()
+        assert not is_paused()
     assert writing.sink.counters.written == 200
     assert client.dbsize() == 101
 
@@ -296,13 +296,12 @@ def test_no_more_is_under_way_than_the_bounds(
     writing = Writing(embedded.url, bounds)
     writing.write(availability("SKU-1", 1))
     writing.settle()
-    client.client_pause(500, all=False)
-    began = time.monotonic()
-    for version, skus in enumerate(within, start=2):
-        writing.write(*(availability(f"SKU-{number}", version) for number in range(skus)))
-    assert time.monotonic() - began < 0.3
-    writing.write(availability("SKU-1", 4))
-    assert time.monotonic() - began > 0.4
+    with paused(client) as is_paused:
+        for version, skus in enumerate(within, start=2):
+            writing.write(*(availability(f"SKU-{number}", version) for number in range(skus)))
+        assert is_paused()
+        writing.write(availability("SKU-1", 4))
+        assert not is_paused()
     writing.slot.close()
 
 
@@ -314,11 +313,10 @@ def test_what_was_under_way_on_a_lost_connection_is_under_way_no_longer(embedded
     client.client_kill_filter(_type="normal", skipme=True)
     writing.write_and_settle(availability("SKU-1", 2))
     assert writing.sink.counters.reconnects == 1
-    client.client_pause(500, all=False)
-    began = time.monotonic()
-    for version in (3, 4, 5):
-        writing.write(*(availability(f"SKU-{number}", version) for number in range(20)))
-    assert time.monotonic() - began < 0.3
+    with paused(client) as is_paused:
+        for version in (3, 4, 5):
+            writing.write(*(availability(f"SKU-{number}", version) for number in range(20)))
+        assert is_paused()
     writing.settle()
     writing.slot.close()
 
