@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from operators.memory import zeros
 from operators.packing import packed, places_of, places_of_row, unpack
 from operators.plain import MEMBER_FACTOR, OWNER_FACTOR, NameTable, PairTable, enter_names, enter_pairs
 from operators.snapshots import Dense
@@ -36,7 +37,7 @@ def grown(array: Array, size: int) -> Array:
     """`array`, or where it is shorter than `size` a longer one that begins with it."""
     if size <= len(array):
         return array
-    longer = np.zeros(roomier(len(array), size), array.dtype)
+    longer = zeros(roomier(len(array), size), array.dtype)
     longer[: len(array)] = array
     return longer
 
@@ -68,7 +69,7 @@ class Columns:
         fields = sorted({**types, **derived}.items(), key=lambda field: -np.dtype(field[1]).itemsize)
         self._dtype = record_of(fields)
         self._places = places_of(self._dtype, self._types)
-        self.table: Array = np.zeros(FIRST_CAPACITY, self._dtype)
+        self.table: Array = zeros(FIRST_CAPACITY, self._dtype)
         self.moves = 0
         self._view()
 
@@ -103,7 +104,7 @@ class Columns:
         """Drops every row that `wanted`, a mask, does not name; the others move up in their order."""
         kept = self.table[: self.rows][wanted]
         self.rows = len(kept)
-        self.table = np.zeros(max(FIRST_CAPACITY, self.rows), self._dtype)
+        self.table = zeros(max(FIRST_CAPACITY, self.rows), self._dtype)
         self.table[: self.rows] = kept
         self._view()
 
@@ -135,11 +136,11 @@ class Columns:
     def _begin(self, rows: int) -> None:
         """So many rows of zeros, and no others."""
         self.rows = rows
-        self.table = np.zeros(max(FIRST_CAPACITY, rows), self._dtype)
+        self.table = zeros(max(FIRST_CAPACITY, rows), self._dtype)
         self._view()
 
     def _grow(self, capacity: int) -> None:
-        table = np.zeros(capacity, self._dtype)
+        table = zeros(capacity, self._dtype)
         table[: self.rows] = self.table[: self.rows]
         self.table = table
         self._view()
@@ -158,7 +159,7 @@ class Grid:
     def __init__(self, width: int) -> None:
         self.width = width
         self._rows = 0
-        self._values: Array = np.zeros(FIRST_CAPACITY * width, np.int32)
+        self._values: Array = zeros(FIRST_CAPACITY * width, np.int32)
         self._cells = self._values.data
 
     @property
@@ -179,8 +180,7 @@ class Grid:
         """Room for at least `rows` more."""
         wanted = (self._rows + rows) * self.width
         if wanted > len(self._values):
-            more = roomier(len(self._values), wanted) - len(self._values)
-            self._values = np.concatenate([self._values, np.zeros(more, self._values.dtype)])
+            self._values = grown(self._values, wanted)
             self._cells = self._values.data
 
     def add_row(self) -> None:
@@ -218,7 +218,7 @@ class Grid:
         size = dumped[0] if is_of_second_format else dumped["size"]
         rows = len(dumped[1]) // size // self.width if is_of_second_format else dumped["rows"]
         self._rows = rows
-        self._values = np.zeros(max(FIRST_CAPACITY, rows) * self.width, f"i{size}")
+        self._values = zeros(max(FIRST_CAPACITY, rows) * self.width, f"i{size}")
         if is_of_second_format:
             self._values[: rows * self.width] = np.frombuffer(dumped[1], f"<i{size}")
         else:
@@ -262,8 +262,8 @@ class IndexedNames(Names):
         self.moves = 0
         self._indexed = 0
         self.table = NameTable(
-            np.zeros(FIRST_CAPACITY, np.int32),
-            np.zeros(FIRST_CAPACITY * NAME_BYTES_USUAL, np.uint8),
+            zeros(FIRST_CAPACITY, np.int32),
+            zeros(FIRST_CAPACITY * NAME_BYTES_USUAL, np.uint8),
             np.zeros(FIRST_CAPACITY + 1, np.int64),
         )
 
@@ -300,7 +300,7 @@ class IndexedNames(Names):
         while 2 * names > wanted:
             wanted *= 2
         if wanted > len(slots):
-            slots = np.zeros(wanted, np.int32)
+            slots = zeros(wanted, np.int32)
             enter_names(slots, texts, ends, 0, self._indexed)
         self.table = NameTable(slots, grown(texts, bytes_), grown(ends, names + 1))
         self.moves += 1
@@ -387,7 +387,7 @@ class Pairs:
     def _allocate(self, slots: int, nexts: int, heads: int) -> None:
         self.moves += 1
         self.table = PairTable(
-            np.zeros(slots, np.int32), np.zeros(nexts, np.int32), np.zeros(heads, np.int32), np.zeros(heads, np.int32)
+            zeros(slots, np.int32), zeros(nexts, np.int32), zeros(heads, np.int32), zeros(heads, np.int32)
         )
         self._slots = self.table.slots.data
         self._nexts, self._firsts = self.table.nexts.data, self.table.firsts.data

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from operators.columns import Columns, grown, record_of
+from operators.memory import zeros
 from operators.packing import mark_live_ids, packed, places_of, unpack
 from operators.plain import enter_ids
 from operators.snapshots import Dense
@@ -40,7 +41,7 @@ class RecentIds:
         self._ids_per_sku_max = ids_per_sku_max
         self.rows = 0
         self.moves = 0
-        self._keep(np.zeros(0, _ID))
+        self._keep(zeros(0, _ID))
 
     def horizon_ms(self, sku: int) -> int:
         """Movements of `sku` dated before this could be forgotten duplicates."""
@@ -83,7 +84,7 @@ class RecentIds:
     def load(self, dumped: dict[str, Any]) -> None:
         """Replaces all ids; the SKUs' columns have been loaded before."""
         rows = len(dumped["hash"]) // _HASH.itemsize
-        ids = np.zeros(max(FIRST_CAPACITY, rows), _ID)
+        ids = zeros(max(FIRST_CAPACITY, rows), _ID)
         ids["hash"][:rows] = np.frombuffer(dumped["hash"], _HASH)
         if "numbers" in dumped:
             unpack(dumped["numbers"], ids, _PLACES, rows)
@@ -133,7 +134,7 @@ class RecentIds:
 
     def _keep(self, ids: Array) -> None:
         """These ids, all different, and no others."""
-        table = np.zeros(max(FIRST_CAPACITY, len(ids)), _ID)
+        table = zeros(max(FIRST_CAPACITY, len(ids)), _ID)
         table[: len(ids)] = ids
         self._take(table, len(ids))
 
@@ -158,7 +159,7 @@ class RecentIds:
         size = 2 * FIRST_CAPACITY
         while size < 2 * len(self.table):
             size *= 2
-        self.slots: NDArray[np.int32] = np.zeros(size, np.int32)
+        self.slots: NDArray[np.int32] = zeros(size, np.int32)
         enter_ids(self.slots, self.table, self.rows)
         self._view()
 

@@ -28,7 +28,7 @@ BEHIND_MS: Final = 2000  # explanations wait while what is read is older than th
 EXPLAINED_AT_END_MAX: Final = 100  # SKUs of one lane: a drain does not wait for all that nobody asked about,
 EXPLAINING_AT_END_SECONDS: Final = 0.25  # nor longer than this, of one core, for all lanes together
 TOLD_AT_ONCE_MAX: Final = 1024  # SKUs of one lane, whose records the topic is told
-TOLD_RARELY: Final = 10  # times `tell_ms` while behind: what was so a while ago is not worth a record each second
+TOLD_RARELY: Final = 10  # times `tell_ms` while movements have to wait: they are not made to wait for records, too
 REFILLED_AT_ONCE_MAX: Final = 128  # SKUs of one lane: so what is new never waits long behind what was lost
 REFILLED_EVERY_MS: Final = 50
 _CONTENT_END: Final = LaneResult._fields.index("oldest_ms")  # all before it but the lane's number is content
@@ -222,17 +222,19 @@ class LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
         """What the topic is told in this activation; what is left has waited long enough, too."""
         if self._teller is None or not lane.has_untold or now_ms < self._tells_from_ms(now_ms):
             return []
+        tell_ms, is_pressed = self._making.tell_ms, self._turns.explaining.is_pressed(now_ms)
+        if is_pressed and self._told_ms <= now_ms < self._told_ms + TOLD_RARELY * tell_ms:
+            self._tells_ms = self._turns.telling.next_ms(now_ms + tell_ms)
+            return []
         result, is_all = lane.tell(self._teller, TOLD_AT_ONCE_MAX)
         if is_all:
             self._told_ms = now_ms
-            self._tells_ms = self._turns.telling.next_ms(now_ms + self._making.tell_ms)
+            self._tells_ms = self._turns.telling.next_ms(now_ms + tell_ms)
         return [result]
 
     def _tells_from_ms(self, now_ms: int) -> float:
-        """When the topic may be told again. Marks come each second, so it is soon found that a lane has caught up."""
-        if now_ms < self._told_ms:
-            return now_ms  # the clock was set back
-        return self._told_ms + TOLD_RARELY * self._making.tell_ms if self._is_behind_at(now_ms) else self._tells_ms
+        """When the topic may be told again: at once where the clock was set back."""
+        return self._tells_ms if now_ms >= self._told_ms else now_ms
 
     def _is_behind_at(self, now_ms: int) -> bool:
         return now_ms < self._behind_ms + EXPLAINED_EVERY_MS

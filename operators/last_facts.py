@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 
 from operators.columns import FIRST_CAPACITY, Array, IndexedNames, grown, record_of
+from operators.memory import zeros
 from operators.packing import (
     NO_WORD,
     PACKED,
@@ -55,7 +56,7 @@ class Sighting(NamedTuple):
 class LastFacts:
     """The last 8 facts of each SKU, and the last 8 of them that were plain movements.
 
-    Texts stand in one piece of bytes, which is cleaned when half of it is of no use any more. A fact begins with a
+    Texts stand in one piece of bytes, which is cleaned when a third of it is of no use any more. A fact begins with a
     head: its length (2 bytes), kind, time (8), quantity (6), direction of on_hand + 1, location's row (4), and the
     lengths (2 each) of source, id, order and document, which follow.
     """
@@ -64,9 +65,9 @@ class LastFacts:
         self._locations = locations
         self._used = 0
         self.moves = 0
-        self._texts = np.zeros(FIRST_BYTES, np.uint8)
-        self._rings = [np.zeros(FIRST_CAPACITY * KEPT, np.int64) for _ in range(2)]
-        self._counts = [np.zeros(FIRST_CAPACITY, np.int64) for _ in range(2)]
+        self._texts = zeros(FIRST_BYTES, np.uint8)
+        self._rings = [zeros(FIRST_CAPACITY * KEPT, np.int64) for _ in range(2)]
+        self._counts = [zeros(FIRST_CAPACITY, np.int64) for _ in range(2)]
 
     def note(self, sku: int, fact: Fact, time_ms: int) -> None:
         """`fact`, of `time_ms`, was applied to `sku`."""
@@ -158,12 +159,12 @@ class LastFacts:
             return
         skus, facts, shared = dumped["skus"], dumped["facts"], dumped["shared"]
         self._counts = [grown(_unpacked(numbers, skus, np.int64), FIRST_CAPACITY) for numbers in dumped["counts"]]
-        self._rings = [np.zeros(len(self._counts[0]) * KEPT, np.int64) for _ in range(2)]
+        self._rings = [zeros(len(self._counts[0]) * KEPT, np.int64) for _ in range(2)]
         heads, shares = np.zeros(facts, _HEAD), _unpacked(dumped["shares"], shared, np.int8)
         unpack(dumped["heads"], heads, _HEAD_PLACES, facts)
         ends = np.concatenate([[0], _unpacked(dumped["word_ends"], dumped["word_count"], np.int64)])
         words, read = (np.frombuffer(dumped[name], np.uint8) for name in ("words", "texts"))
-        self._texts = np.zeros(max(FIRST_BYTES, dumped["bytes"] + FACT_BYTES_MAX), np.uint8)
+        self._texts = zeros(max(FIRST_BYTES, dumped["bytes"] + FACT_BYTES_MAX), np.uint8)
         (recent, plain), (recent_count, plain_count) = self._rings, self._counts
         self._used = int(
             spread_facts(heads, shares, words, ends, read, recent, plain, recent_count, plain_count, self._texts)
@@ -232,15 +233,10 @@ class LastFacts:
 
     def _clean(self, bytes_: int) -> None:
         """Drops what no ring points to any more, and makes room for `bytes_`."""
-        size = FIRST_BYTES
-        while size < self._used + 2 * bytes_:
-            size *= 2
-        before, self._texts = self._texts, np.zeros(size, np.uint8)
+        before, texts = self._texts, zeros(max(FIRST_BYTES, self._used + self._used // 2 + bytes_), np.uint8)
         rings, counts, places = self._rings, self._counts, np.zeros(KEPT, np.int64)
-        self._used = int(keep_facts(before, self._texts, rings[0], rings[1], counts[0], counts[1], places))
-        wanted = max(FIRST_BYTES, 2 * self._used + bytes_)
-        if wanted < size:
-            self._texts = self._texts[:wanted].copy()
+        self._used = int(keep_facts(before, texts, rings[0], rings[1], counts[0], counts[1], places))
+        self._texts = texts[: max(FIRST_BYTES, self._used + self._used // 2 + bytes_)]
         self.moves += 1
 
 

@@ -81,6 +81,10 @@ class SpareTurns(Turns):
         """Movements had to wait just now."""
         self._pressed_until_ms = now_ms + PRESSED_MS
 
+    def is_pressed(self, now_ms: float) -> bool:
+        """Whether movements had to wait just now."""
+        return self._pressed_until_ms - PRESSED_MS <= now_ms < self._pressed_until_ms
+
     def worked(self, worked: float, at: float) -> None:
         """How long the thread has worked on anything, in seconds of a core, by `at`, in seconds: now and then."""
         self._busyness.look(worked, at)
@@ -107,5 +111,4 @@ class SpareTurns(Turns):
         return borrowed_ms if 0.0 < borrowed_ms <= 2 * BORROWED_MS_MAX else 0.0
 
     def _share(self, now_ms: float) -> float:
-        is_pressed = self._pressed_until_ms - PRESSED_MS <= now_ms < self._pressed_until_ms
-        return self._shares[is_pressed or self._busyness.share > BUSY_SHARE]
+        return self._shares[self.is_pressed(now_ms) or self._busyness.share > BUSY_SHARE]

@@ -5,6 +5,7 @@ from typing import Any, Final
 import numpy as np
 
 from operators.columns import FIRST_CAPACITY, Columns, Grid, grown
+from operators.memory import zeros
 from operators.plain import WindowColumns
 from schemas.times import DAY_MS
 
@@ -29,7 +30,7 @@ class Windows:
     """
 
     def __init__(self) -> None:
-        self._rows = np.zeros(FIRST_CAPACITY, np.int32)  # by position: row + 1
+        self._rows = zeros(FIRST_CAPACITY, np.int32)  # by position: row + 1
         self._columns = Columns(_COLUMNS, _DERIVED)
         self._hours = Grid(HOURS)
         self._days = Grid(DAYS)
@@ -119,7 +120,7 @@ class Windows:
         self._hours.load(dumped["hours"])
         self._days.load(dumped["days"])
         positions = self._columns["position"]
-        self._rows = np.zeros(max(FIRST_CAPACITY, int(positions.max(initial=0)) + 1), np.int32)
+        self._rows = zeros(max(FIRST_CAPACITY, int(positions.max(initial=0)) + 1), np.int32)
         self._rows[positions] = np.arange(1, len(positions) + 1)
 
     def _row(self, position: int) -> int:
