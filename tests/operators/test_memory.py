@@ -17,7 +17,7 @@ ROWS, TABLES = 20_000, 40
 def test_they_are_zeros_that_can_be_written(bytes_: int) -> None:
     """Short or long: of the wanted size and type."""
     values = zeros(bytes_ // 8, np.int64)
-    assert (values.dtype, values.nbytes, values.flags.c_contiguous) == (np.int64, bytes_, True)
+    assert (values.dtype, values.nbytes, values.flags.c_contiguous) == (np.dtype(np.int64), bytes_, True)
     assert not values.any()
     values[:] = 7
     assert (values == 7).all()
