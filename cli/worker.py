@@ -155,6 +155,11 @@ class _Worker:
     def _beat(self) -> None:
         self._board.beat(self._spec.process, monotonic_ms())
 
+    def _work(self) -> None:
+        """A lane works: the worker is alive, and Redis is given what waits for it."""
+        self._beat()
+        self._redis.send_waiting()
+
     def _look(self) -> None:
         """A source looks for input: the worker is alive and has begun to read; what Redis has answered is taken."""
         self._beat()
@@ -181,7 +186,7 @@ class _Worker:
             applied=lambda partition, bytes_: board.applied(process, partition % READER_SLOTS, bytes_),
             refills=board.refills,
             snapshotted=self._snapshotted,
-            beat=self._beat,
+            beat=self._work,
             monotonic=time.monotonic,
             worked=time.thread_time,
             asked=self._asked.asked,

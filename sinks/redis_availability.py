@@ -101,6 +101,13 @@ class RedisAvailabilitySink(SlottedSink[LaneResult, None]):
         """
         self._writer.take_answers()
 
+    def send_waiting(self) -> None:
+        """Send what waits for answers that may be there by now: so Redis works while a long batch is applied.
+
+        For the thread that writes, now and then in the middle of a batch.
+        """
+        self._writer.send_waiting()
+
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> "_Slot":
         """One slot's view of the shared writer; there is nothing to resume, since Redis itself knows the versions."""
         if self._refilling is None:
@@ -199,6 +206,11 @@ class _Writer:
         if self._unseen:
             self._servers.read_ready()
             self._show()
+
+    def send_waiting(self) -> None:
+        """Send what waits for answers that may be there by now."""
+        if self._servers.has_waiting:
+            self._servers.read_ready()
 
     def settle(self) -> None:
         """Wait until everything sent has been answered."""

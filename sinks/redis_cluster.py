@@ -81,6 +81,11 @@ class RedisServers:
         """Take the answers that are there, without waiting."""
         (self._cluster or self._only).read_ready()
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a call waits for room, so that it is worth looking for answers soon."""
+        return (self._cluster or self._only).has_waiting
+
     def drain(self) -> None:
         """Wait until every call has been answered."""
         (self._cluster or self._only).drain()
@@ -181,6 +186,11 @@ class _Cluster:
     def answered_through(self, number: int) -> bool:
         """Whether every call up to `number` has been answered."""
         return next(iter(self._calls), number + 1) > number
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a call waits for room on any server."""
+        return any(pipeline.has_waiting for pipeline in self._nodes.values())
 
     def close(self) -> None:
         """Take what answers still come, then disconnect; raises nothing."""

@@ -64,11 +64,13 @@ class PipelineBounds(NamedTuple):
     """How much may be under way and how long it may take; times in seconds.
 
     Redis reads all that a connection has sent and carries it out before it turns to the next one: who looks something
-    up waits for all of it. So few bytes are under way, two calls of 128 SKUs; one call may be, however long it is.
+    up waits for all of it. So few bytes are under way, two calls of 128 SKUs; one call may be, however long it is. More
+    calls wait here until there is room, as long as they are not too many bytes.
     """
 
     calls_in_flight_max: int = 64
     bytes_in_flight_max: int = 24 * 1024
+    bytes_waiting_max: int = 1024 * 1024
     answer_seconds_max: float = 5.0
     retry_seconds_max: float = 120.0
 
@@ -143,6 +145,8 @@ class RedisPipeline:
         self._last = 0
         self._sent: deque[_Call] = deque()  # on this connection, in the order in which answers come
         self._bytes_sent = 0  # of these
+        self._waiting: deque[_Call] = deque()  # for room, all of them later than those that were sent
+        self._bytes_waiting = 0  # of these
         self._again: list[_Call] = []
         self._failure: SinkError | None = None
 
@@ -155,7 +159,7 @@ class RedisPipeline:
             self._retrying(_is_loading, self._reach)
 
     def send(self, script: str, argument: bytes, answered: Callable[[int], None]) -> int:
-        """Send one call and return its number; waits only where too much is under way.
+        """Send one call, or let it wait for room, and return its number; waits itself where too much does.
 
         `answered` gets the script's result, once, whatever happened in between. SinkError where Redis cannot be
         brought to answer within `retry_seconds_max`.
@@ -165,9 +169,13 @@ class RedisPipeline:
         self._last += 1
         packed = self._connection.pack_command("EVALSHA", self._sha[script], 0, argument)
         call = _Call(self._last, script, packed, answered, len(argument))
-        self._make_room(call.bytes_)
+        self._waiting.append(call)
+        self._bytes_waiting += call.bytes_
         try:
-            self._put(call)
+            self._send_waiting()
+            while self._bytes_waiting > self._bounds.bytes_waiting_max and not self._again:
+                self._read_one()
+                self._send_waiting()
         except _LOST as error:
             self._lost(error)
         self._heal()
@@ -184,11 +192,12 @@ class RedisPipeline:
             raise
 
     def read_ready(self) -> None:
-        """Take the answers that are there, without waiting; SinkError as in `send`."""
+        """Take the answers that are there, without waiting, and send what waits for them; SinkError as in `send`."""
         self._refuse_after_failure()
         try:
             while self._sent and self._connection.can_read(0):
                 self._read_one()
+            self._send_waiting()
         except _LOST as error:
             self._lost(error)
         self._heal()
@@ -196,15 +205,22 @@ class RedisPipeline:
     def drain(self) -> None:
         """Wait until every call has been answered; SinkError as in `send`."""
         self._refuse_after_failure()
-        try:
-            self._read_until(0)
-        except _LOST as error:
-            self._lost(error)
-        self._heal()
+        while self._sent or self._waiting:
+            try:
+                self._read_all()
+            except _LOST as error:
+                self._lost(error)
+            self._heal()
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a call waits for room, so that it is worth looking for answers soon."""
+        return bool(self._waiting)
 
     def answered_through(self, number: int) -> bool:
         """Whether every call up to `number` has been answered."""
-        return not self._sent or self._sent[0].number > number
+        oldest = self._sent or self._waiting
+        return not oldest or oldest[0].number > number
 
     @property
     def last_number(self) -> int:
@@ -218,29 +234,37 @@ class RedisPipeline:
         computed again: so there is no retry here, and an error would only hide the one that ended the run.
         """
         try:
-            self._read_until(0)
+            self._read_all()
         except (RedisError, SinkError):
-            self._forget_sent()
+            self._forget_all()
         finally:
             self._disconnect()
 
-    def _make_room(self, bytes_: int) -> None:
-        """Wait until a call of so many bytes may be sent."""
+    def _send_waiting(self) -> None:
+        """Send what waits, as far as there is room; nothing that is newer than a call that is to be sent again."""
+        while self._waiting and not self._again and self._has_room_for(self._waiting[0]):
+            call = self._waiting.popleft()
+            self._bytes_waiting -= call.bytes_
+            self._put(call)
+
+    def _has_room_for(self, call: _Call) -> bool:
         calls_max, bytes_max = self._bounds.calls_in_flight_max, self._bounds.bytes_in_flight_max
-        try:
-            while self._sent and (len(self._sent) >= calls_max or self._bytes_sent + bytes_ > bytes_max):
-                self._read_one()
-        except _LOST as error:
-            self._lost(error)
-        self._heal()
+        return not self._sent or (len(self._sent) < calls_max and self._bytes_sent + call.bytes_ <= bytes_max)
 
     def _put(self, call: _Call) -> None:
         self._sent.append(call)  # first, so that a call that breaks on its way is among those to send again
         self._bytes_sent += call.bytes_
         self._connection.send_packed_command(call.packed)
 
-    def _read_until(self, calls_left_max: int) -> None:
-        while len(self._sent) > calls_left_max:
+    def _read_all(self) -> None:
+        """Send all that waits, and take all answers; what waits goes on to wait where a call is to be sent again."""
+        self._send_waiting()
+        while self._sent:
+            self._read_one()
+            self._send_waiting()
+
+    def _read_sent(self) -> None:
+        while self._sent:
             self._read_one()
 
     def _read_one(self) -> None:
@@ -267,6 +291,12 @@ class RedisPipeline:
         self._sent.clear()
         self._bytes_sent = 0
 
+    def _forget_all(self) -> None:
+        self._forget_sent()
+        self._again.clear()
+        self._waiting.clear()
+        self._bytes_waiting = 0
+
     def _lost(self, error: RedisError) -> None:
         self._disconnect()
         self._again.extend(self._sent)
@@ -292,7 +322,7 @@ class RedisPipeline:
     def _repeat(self) -> None:
         """Send everything unanswered once more and wait for it; raises what still stands in the way."""
         try:
-            self._read_until(0)  # what was sent before the trouble was noticed
+            self._read_sent()  # what was sent before the trouble was noticed
             if isinstance(self._trouble, ReadOnlyError):
                 self._disconnect()  # a demoted primary: the name may lead elsewhere by now
             self._reach()
@@ -300,7 +330,7 @@ class RedisPipeline:
             while self._again:
                 self._put(self._again.pop(0))
                 self.counters.resent += 1
-            self._read_until(0)
+            self._read_sent()
         except _LOST as error:
             self._lost(error)
         if self._again:
@@ -360,11 +390,10 @@ class NodePipeline(RedisPipeline):
     def abandon(self) -> None:
         """Take the answers that still come, and forget the calls that have none; raises SinkError alone."""
         try:
-            self._read_until(0)
+            self._read_sent()
         except _LOST:
             self._disconnect()
-        self._forget_sent()
-        self._again.clear()
+        self._forget_all()
         self._is_loaded = False
 
     def _heal(self) -> None:

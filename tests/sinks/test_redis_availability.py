@@ -24,7 +24,7 @@ from schemas.outputs import Availability, ChannelAvailability, HashCall, LaneRes
 from schemas.times import format_ms
 from sinks.redis_availability import SKUS_PER_CALL_MAX, RedisAvailabilitySink, age_of, merged
 from sinks.redis_keys import Promises, last_incarnation, read_health, read_promises
-from sinks.redis_pipeline import PipelineBounds
+from sinks.redis_pipeline import PipelineBounds, RedisPipeline
 from sinks.redis_server import EmbeddedRedis
 from sinks.slots import SinkError
 from tests.sinks.pausing import paused
@@ -287,22 +287,73 @@ def test_writing_does_not_wait_for_redis_but_a_snapshot_does(writing: Writing, c
 
 @pytest.mark.parametrize(
     ("bounds", "within"),
-    [(PipelineBounds(calls_in_flight_max=2), [1, 1]), (PipelineBounds(bytes_in_flight_max=1000), [100])],
+    [
+        (PipelineBounds(calls_in_flight_max=2), [1, 1]),
+        (PipelineBounds(bytes_in_flight_max=1000), [400, 600]),
+        (PipelineBounds(bytes_in_flight_max=1000), [9000]),
+    ],
 )
 def test_no_more_is_under_way_than_the_bounds(
     embedded: EmbeddedRedis, client: Redis, bounds: PipelineBounds, within: list[int]
 ) -> None:
-    """Batches of so many SKUs are sent at once, the next one waits; one call alone may be longer than the bytes."""
-    writing = Writing(embedded.url, bounds)
-    writing.write(availability("SKU-1", 1))
-    writing.settle()
-    with paused(client) as is_paused:
-        for version, skus in enumerate(within, start=2):
-            writing.write(*(availability(f"SKU-{number}", version) for number in range(skus)))
-        assert is_paused()
-        writing.write(availability("SKU-1", 4))
-        assert not is_paused()
-    writing.slot.close()
+    """Calls of so many bytes are sent at once, the next one waits for room; one alone may be longer than the bytes."""
+    answers = list[int]()
+    with pipeline_to(embedded, bounds) as pipeline:
+        with paused(client) as is_paused:
+            for bytes_ in within:
+                pipeline.send("length", b"." * bytes_, answers.append)
+            were_waiting = pipeline.has_waiting
+            last = pipeline.send("length", b".", answers.append)
+            assert (were_waiting, pipeline.has_waiting, pipeline.answered_through(last)) == (False, True, False)
+            assert is_paused()
+        pipeline.drain()
+        assert pipeline.answered_through(last)
+    assert answers == [*within, 1]
+
+
+def test_what_waits_is_sent_when_there_is_room_and_has_a_bound(embedded: EmbeddedRedis, client: Redis) -> None:
+    """Answers are looked for now and then; who has too much to send waits for them."""
+    answers = list[int]()
+    bounds = PipelineBounds(bytes_in_flight_max=1000, bytes_waiting_max=5000)
+    with pipeline_to(embedded, bounds) as pipeline:
+        with paused(client) as is_paused:
+            for _ in range(6):
+                pipeline.send("length", b"." * 1000, answers.append)
+            assert is_paused()
+            pipeline.send("length", b"." * 999, answers.append)
+            still = is_paused()
+        assert not still
+        deadline = time.monotonic() + 20
+        while pipeline.has_waiting:
+            assert time.monotonic() < deadline
+            pipeline.read_ready()
+        pipeline.drain()
+    assert answers == [1000] * 6 + [999]
+
+
+def test_what_waits_is_sent_after_what_is_sent_again(embedded: EmbeddedRedis, client: Redis) -> None:
+    """A connection that is lost loses nothing of either."""
+    answers = list[int]()
+    with pipeline_to(embedded, PipelineBounds(bytes_in_flight_max=1000)) as pipeline:
+        with paused(client):
+            last = [pipeline.send("length", b"." * bytes_, answers.append) for bytes_ in (1000, 1, 2, 3)][-1]
+            client.client_kill_filter(_type="normal", skipme=True)
+        while not pipeline.counters.reconnects:
+            pipeline.read_ready()
+        assert not pipeline.answered_through(last)
+        pipeline.drain()
+        assert (pipeline.counters.reconnects, pipeline.counters.resent) == (1, 1)
+    assert answers == [1000, 1, 2, 3]
+
+
+@contextlib.contextmanager
+def pipeline_to(server: EmbeddedRedis, bounds: PipelineBounds) -> Iterator[RedisPipeline]:
+    """One whose only script writes nothing that matters, and says how long its argument is."""
+    script = "redis.call('SET', 'written', '1') return #ARGV[1]"
+    pipeline = RedisPipeline(server.url, {"length": script}, bounds)
+    pipeline.connect()
+    yield pipeline
+    pipeline.close()
 
 
 def test_what_was_under_way_on_a_lost_connection_is_under_way_no_longer(embedded: EmbeddedRedis, client: Redis) -> None:

@@ -348,11 +348,14 @@ def test_scripts_that_one_server_forgot_are_loaded_again(writing: Writing, clust
     assert versions(cluster) == [6] * len(SKUS)
 
 
+@pytest.mark.parametrize("bounds", [SHIPPED, ROOMY])
 @pytest.mark.parametrize("killed", [(1,), (0, 1, 2)])
-def test_primaries_that_are_killed_and_come_back_are_waited_for(killed: tuple[int, ...]) -> None:
-    """What was under way with them is sent again."""
+def test_primaries_that_are_killed_and_come_back_are_waited_for(
+    killed: tuple[int, ...], bounds: PipelineBounds
+) -> None:
+    """What was under way with them is sent again, and what waited for that is not sent twice."""
     with cluster_of(3) as cluster:
-        writing = Writing(cluster.url, ROOMY)
+        writing = Writing(cluster.url, bounds)
         writing.write(1)
         for number in killed:
             cluster.servers[number].freeze()
