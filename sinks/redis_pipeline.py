@@ -231,10 +231,14 @@ class RedisPipeline:
         """Take what answers still come, then disconnect; raises nothing.
 
         After a `drain` nothing is left. Without one the run ends unfinished, and what was not answered will be
-        computed again: so there is no retry here, and an error would only hide the one that ended the run.
+        computed again: so there is no retry here, and an error would only hide the one that ended the run. What waits
+        after a failure is not sent any more.
         """
         try:
-            self._read_all()
+            if self._failure is None:
+                self._read_all()
+            else:
+                self._read_sent()
         except (RedisError, SinkError):
             self._forget_all()
         finally:

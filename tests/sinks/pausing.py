@@ -14,5 +14,7 @@ def paused(client: Redis, *, reads: bool = False) -> Iterator[Callable[[], bool]
     """Let a server put off all writes, or all commands; gives whether it still does."""
     ends = time.monotonic() + SECONDS
     client.client_pause(int(SECONDS * 1000), all=reads)
-    yield lambda: time.monotonic() < ends
-    client.client_unpause()
+    try:
+        yield lambda: time.monotonic() < ends
+    finally:
+        client.client_unpause()

@@ -312,7 +312,7 @@ def test_no_more_is_under_way_than_the_bounds(
 
 
 def test_what_waits_is_sent_when_there_is_room_and_has_a_bound(embedded: EmbeddedRedis, client: Redis) -> None:
-    """Answers are looked for now and then; who has too much to send waits for them."""
+    """Answers are looked for from time to time; who has too much to send waits for them."""
     answers = list[int]()
     bounds = PipelineBounds(bytes_in_flight_max=1000, bytes_waiting_max=5000)
     with pipeline_to(embedded, bounds) as pipeline:
@@ -346,10 +346,33 @@ def test_what_waits_is_sent_after_what_is_sent_again(embedded: EmbeddedRedis, cl
     assert answers == [1000, 1, 2, 3]
 
 
+def test_what_waits_is_not_sent_any_more_after_a_failure(embedded: EmbeddedRedis, client: Redis) -> None:
+    """The run ends: whatever it had yet to write is computed again by the next one."""
+    with pipeline_to(
+        embedded, PipelineBounds(calls_in_flight_max=1), "return redis.call(ARGV[1], 'written')"
+    ) as pipeline:
+        with paused(client):
+            for command in (b"INCR", b"no-such-command", b"INCR", b"INCR"):
+                pipeline.send("length", command, lambda _: None)
+        with pytest.raises(SinkError):
+            pipeline.drain()
+    assert client.get("written") == b"1"
+
+
+def test_a_sink_goes_on_sending_while_nobody_writes(writing: Writing) -> None:
+    """A long batch is applied meanwhile: whoever does that gives Redis what waits for it."""
+    writing.write(*(availability(f"SKU-{number}", 1) for number in range(1000)))
+    deadline = time.monotonic() + 20
+    while writing.sink.counters.calls < 5:  # of 8, the last of which may be under way
+        assert time.monotonic() < deadline
+        writing.sink.send_waiting()
+
+
 @contextlib.contextmanager
-def pipeline_to(server: EmbeddedRedis, bounds: PipelineBounds) -> Iterator[RedisPipeline]:
+def pipeline_to(
+    server: EmbeddedRedis, bounds: PipelineBounds, script: str = "redis.call('SET', 'written', '1') return #ARGV[1]"
+) -> Iterator[RedisPipeline]:
     """One whose only script writes nothing that matters, and says how long its argument is."""
-    script = "redis.call('SET', 'written', '1') return #ARGV[1]"
     pipeline = RedisPipeline(server.url, {"length": script}, bounds)
     pipeline.connect()
     yield pipeline

@@ -290,6 +290,18 @@ def test_writing_does_not_wait_for_a_slow_server(cluster: Cluster) -> None:
     writing.slot.close()
 
 
+def test_a_sink_goes_on_sending_while_nobody_writes(writing: Writing) -> None:
+    """To each server what waits for it."""
+    many = [f"SKU-{number}" for number in range(3000)]
+    writing.write(1, many)
+    deadline = time.monotonic() + 20
+    while writing.sink.counters.written < len(many) // 2:  # the last calls may be under way
+        assert time.monotonic() < deadline
+        writing.sink.send_waiting()
+    writing.settle()
+    assert writing.sink.counters.written == len(many)
+
+
 def test_a_slot_that_moves_takes_its_skus_along(writing: Writing, cluster: Cluster) -> None:
     """While it moves, some of its keys are here and some there, and new ones come; then the map is another one."""
     slot = key_slot(b"avail:SKU-0")
