@@ -13,10 +13,15 @@ def zeros(size: int, type_: DTypeLike) -> NDArray[Any]:
     """So many zeros.
 
     Columns are replaced by longer ones all the time. What malloc is given back it keeps for others, which seldom fit;
-    and pages of one's own take no memory before something is written there.
+    and pages of one's own take no memory before something is written there. A kernel allows some 65,000 such pieces:
+    beyond that malloc gives what it has.
     """
     dtype = np.dtype(type_)
     bytes_ = size * dtype.itemsize
     if bytes_ < APART_BYTES_MIN:
         return np.zeros(size, dtype)
-    return np.frombuffer(mmap(-1, bytes_, MAP_PRIVATE | MAP_ANONYMOUS), dtype, size)
+    try:
+        pages = mmap(-1, bytes_, MAP_PRIVATE | MAP_ANONYMOUS)
+    except OSError:
+        return np.zeros(size, dtype)
+    return np.frombuffer(pages, dtype, size)

@@ -1,12 +1,15 @@
 """Memory: columns that have grown step by step take what their rows take, and what is let go is the system's again."""
 
+import errno
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from typing import NoReturn
 
 import numpy as np
 import psutil
 import pytest
 
+from operators import memory
 from operators.columns import Columns, record_of
 from operators.memory import APART_BYTES_MIN, zeros
 
@@ -30,6 +33,18 @@ def test_records_keep_their_fields() -> None:
         values = zeros(rows, type_)
         values[2].units = 5
         assert (values.dtype, values["units"].sum()) == (type_, 5)
+
+
+def test_where_no_more_pages_are_to_be_had_malloc_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel counts pieces of memory: many lanes have many of them."""
+
+    def refused(*_: int) -> NoReturn:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(memory, "mmap", refused)
+    values = zeros(APART_BYTES_MIN, np.int64)
+    values[:] = 7
+    assert (values == 7).all()
 
 
 def test_tables_that_grew_take_hardly_more_than_their_rows() -> None:
