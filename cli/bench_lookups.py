@@ -20,7 +20,7 @@ def lookups(
     seconds: Annotated[float, typer.Option(min=1, max=600, help="Of each kind of look-up, with each writer.")] = 20.0,
     readers: Annotated[int, typer.Option(min=1, max=16, help="Processes that look up at the same time.")] = 1,
     skus: Skus = 20_000,
-    backlog: Annotated[int, typer.Option(min=0, help="Movements to drain [80,000 for each of --seconds].")] = 0,
+    backlog: Annotated[int, typer.Option(min=0, help="Movements to drain [240,000 for each of --seconds].")] = 0,
     seed: Seed = 1,
     runs: Runs = 1,
 ) -> None:
