@@ -122,7 +122,7 @@ class Spent(NamedTuple):
 
     def since(self, before: "Spent") -> "Spent":
         """The difference."""
-        return Spent(*(now - then for now, then in zip(self, before, strict=True)))  # type: ignore[arg-type]  # each field keeps its type
+        return Spent(*(late - early for late, early in zip(self, before, strict=True)))  # type: ignore[arg-type]  # as they are
 
 
 def scale(config: ScaleConfig, parts: Iterable[Part], runs: int) -> Iterator[ScaledKernel | ScaledDrain]:
