@@ -138,6 +138,7 @@ def test_a_run_on_kafka_drains_at_the_first_signal(
         "kafka.group": f"group-{name}",
         "input.topic": name,
         "redis.url": redis_server.url,
+        "metrics.listen": "127.0.0.1:0",  # the default port may belong to a run of a test beside this one
     }
     assert onhand("topics", "create", "--partitions", "2", cwd=folder, settings=settings).returncode in (0, 3)
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
