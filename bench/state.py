@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from itertools import repeat
 from pathlib import Path
 from random import Random
+from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
 
 import msgspec
 import psutil
@@ -21,12 +22,16 @@ from bench.processes import Start, fresh
 from bench.provenance import Provenance, now_text, provenance
 from bench.servers import RedisServer
 from flows.availability import Sinks, availability_flow
+from flows.bases import FileBases
 from flows.board import Board
 from flows.running import run_flow
 from flows.store import FORMAT, PARTS, Meta, create, lane_snapshots
+from operators.keeping import LANES_A_BASE, BaseTurns, Keeping
 from operators.lane import Lane, LaneSettings
 from operators.lane_step import LaneHooks, LaneMaking
+from operators.route import route
 from operators.rules import RuleBook
+from schemas.batches import Batch, Origin
 from schemas.movements import Received, encode
 from schemas.settings import StateSettings
 from schemas.times import format_ms
@@ -39,6 +44,9 @@ LANES: Final = StateSettings().lanes
 LOCATIONS: Final = 4
 SKU: Final = "SKU-000001"
 INCARNATION: Final = 1
+FIRST_BASES_EPOCHS: Final = LANES_A_BASE + 2  # all lanes have a base by then
+CALM_BATCH: Final = 100
+CALM_LOG: Final = Origin("", "", 1, "calm")
 NEVER_SECONDS: Final = 86_400.0  # one epoch, so that only its end is a snapshot
 IN_FLIGHT_BYTES_MAX: Final = 4 << 20
 SECONDS_MAX: Final = 7200.0
@@ -60,6 +68,9 @@ class StateRun(msgspec.Struct):
     commit_seconds: float  # from the first lane packed until all of it is on disk and the flow has ended
     restore_seconds: float  # Lane.restore of all lanes, their bytes in memory
     resume_seconds: float  # from the start of `onhand run availability` until a new movement is seen in Redis
+    calm_snapshot_seconds: float  # packing all lanes at the end of an epoch in which each was given little: the median,
+    calm_snapshot_seconds_max: float  # the longest,
+    calm_snapshot_bytes: int  # and what such an epoch's rows hold, the median
     versions: dict[str, str]
     started_at: str
     provenance: Provenance
@@ -71,6 +82,8 @@ class StateConfig(NamedTuple):
     positions: int
     movements_per_position: int = 3
     seed: int = 1
+    calm_epochs: int = 24
+    calm_movements: int = 10_000  # in each of them
 
     @property
     def load(self) -> LoadConfig:
@@ -82,6 +95,13 @@ class StateConfig(NamedTuple):
             partitions=1,
             end_markers=False,
         )
+
+
+class Calm(NamedTuple):
+    """What packing took at the end of each epoch of a calm flow, and the bytes of its rows."""
+
+    seconds: list[float]
+    bytes_: list[int]
 
 
 class Built(NamedTuple):
@@ -117,6 +137,7 @@ def _measured(config: StateConfig, file: Path, store: Path) -> StateRun:
     with RedisServer({"appendonly": "no"}) as redis:
         built = fresh(build, SECONDS_MAX, str(file), str(store), redis.url)
         restore_seconds = fresh(restore, SECONDS_MAX, str(store))
+        calm = fresh(calm_epochs, SECONDS_MAX, config, str(store))
         resume_seconds = resume(config, file, store, redis.url)
     return StateRun(
         engine="onhand",
@@ -130,6 +151,9 @@ def _measured(config: StateConfig, file: Path, store: Path) -> StateRun:
         commit_seconds=round(built.commit_seconds, 3),
         restore_seconds=round(restore_seconds, 3),
         resume_seconds=round(resume_seconds, 3),
+        calm_snapshot_seconds=round(median(calm.seconds), 3),
+        calm_snapshot_seconds_max=round(max(calm.seconds), 3),
+        calm_snapshot_bytes=round(median(calm.bytes_)),
         versions=versions(),
         started_at=started_at,
         provenance=provenance({name: str(value) for name, value in config._asdict().items()}),
@@ -205,6 +229,47 @@ def restore(_: Start, store: str) -> float:
     return seconds
 
 
+def calm_epochs(_: Start, config: StateConfig, store: str) -> Calm:
+    """Restores all lanes and gives them little, epoch after epoch, as a flow with bases beside its store does.
+
+    The first epochs are left out: in these every lane begins its first base.
+    """
+    chance, made = Random(config.seed), (RuleBook(benchmark_rules()), _lane_settings())
+    turns, calm = BaseTurns(), Calm([], [])
+    with TemporaryDirectory(prefix="bases-", dir=Path(store).parent) as folder, FileBases(Path(folder), _fail) as bases:
+        lanes = {number: Lane.restore(number, blob, *made) for number, blob in lane_snapshots(Path(store))}
+        keepings = {number: Keeping(lane, bases, turns) for number, lane in lanes.items()}
+        for epoch in range(FIRST_BASES_EPOCHS + config.calm_epochs):
+            for batch in _calm_batches(config, epoch, chance):
+                for number, part in route(batch, LANES):
+                    keepings[number].given([part])
+                    lanes[number].apply([part])
+            begun = time.perf_counter()
+            bytes_ = sum(len(keeping.snapshot()) for keeping in keepings.values())
+            seconds = time.perf_counter() - begun
+            while bases.bytes_waiting:  # an epoch lasts for seconds, and at its end these are on disk
+                time.sleep(0.01)
+            if epoch >= FIRST_BASES_EPOCHS:
+                calm.seconds.append(seconds)
+                calm.bytes_.append(bytes_)
+    return calm
+
+
+def _calm_batches(config: StateConfig, epoch: int, chance: Random) -> Iterator[Batch]:
+    """One epoch's movements of any SKUs, in pieces as a reader that keeps up has them."""
+    first = config.load.movements + epoch * config.calm_movements
+    for begin in range(first, first + config.calm_movements, CALM_BATCH):
+        offsets = list(range(begin, begin + CALM_BATCH))
+        skus = [f"SKU-{chance.randint(1, config.load.skus):06}" for _ in offsets]
+        payloads = [encode(_movement_behind(config, offset, sku)) for offset, sku in zip(offsets, skus, strict=True)]
+        keys: list[bytes | None] = [sku.encode() for sku in skus]
+        yield Batch(CALM_LOG, offsets, [-1] * CALM_BATCH, keys, list(payloads))
+
+
+def _fail(name: str, error: OSError) -> NoReturn:
+    raise BenchError(f"the base {name} cannot be written: {error}")
+
+
 def resume(config: StateConfig, file: Path, store: Path, redis_url: str) -> float:
     """Seconds from a real start on the store until a reader sees a movement that came since.
 
@@ -244,11 +309,14 @@ def _sees(client: Redis, running: Running, version: int) -> Callable[[], bool]:
 
 def _one_more(config: StateConfig) -> bytes:
     """A movement behind all others."""
+    return encode(_movement_behind(config, config.load.movements, SKU))
+
+
+def _movement_behind(config: StateConfig, number: int, sku: str) -> Received:
+    """The movement of that number, where the state ends with the one before `config.load.movements`."""
     load = config.load
-    time_ms = load.start_ms + load.movements * 1000 // load.movements_per_second
-    return encode(
-        Received(id="one-more", source="bench", sku=SKU, location="dc-1", quantity=1, time=format_ms(time_ms))
-    )
+    time_ms = load.start_ms + number * 1000 // load.movements_per_second
+    return Received(id=f"more-{number}", source="bench", sku=sku, location="dc-1", quantity=1, time=format_ms(time_ms))
 
 
 def _lane_settings() -> LaneSettings:

@@ -8,6 +8,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias
@@ -21,6 +22,7 @@ from cli.logs import configure_logs, debug_wanted
 from cli.native_errors import native_errors_apart
 from cli.worker_spec import BROKEN, LAST_WORDS_BYTES_MAX, UNREACHABLE, WorkerSpec, monotonic_ms, now_ms
 from flows.availability import Sinks, availability_flow
+from flows.bases import FileBases
 from flows.board import IN_FLIGHT_BYTES_MAX, READER_SLOTS, Board
 from flows.health import Facts, HealthServer
 from flows.measures import Measures
@@ -94,6 +96,14 @@ class _Worker:
 
     def run(self) -> None:
         """Run to the end of the input, or until drained."""
+        with ExitStack() as around:
+            self._run(self._bases(around))
+        if isinstance(self._source, KafkaSource):
+            self._source.commit_last()
+        counted, written = self._measures, self._redis.counters
+        log.debug("worker ended", applied=counted.applied, duplicates=counted.duplicates, written=written.written)
+
+    def _run(self, bases: FileBases | None) -> None:
         settings, spec = self._configuration.settings, self._spec
         shadow_path = settings.rules.shadow_path
         making = LaneMaking(
@@ -112,6 +122,7 @@ class _Worker:
             durable=spec.store is not None,
             is_behind=spec.is_behind,
             hooks=self._hooks(),
+            bases=bases,
         )
         warm_up()
         self._lane_of("")  # the same: else it is compiled, or loaded, when somebody asks, and movements wait
@@ -126,10 +137,13 @@ class _Worker:
                 addresses=spec.addresses,
                 process=spec.first + spec.process,
             )
-        if isinstance(self._source, KafkaSource):
-            self._source.commit_last()
-        counted, written = self._measures, self._redis.counters
-        log.debug("worker ended", applied=counted.applied, duplicates=counted.duplicates, written=written.written)
+
+    def _bases(self, around: ExitStack) -> FileBases | None:
+        """Of several machines each has a disk of its own, and a lane may go on at any of them."""
+        spec = self._spec
+        if spec.store is None or len(spec.addresses) > spec.processes:
+            return None
+        return around.enter_context(FileBases(Path(spec.store), _tell_failed_base))
 
     def _facts(self) -> Facts:
         """What the health of this process is told from."""
@@ -264,6 +278,14 @@ class _Worker:
             )
         nowhere: list[NowhereSink[Any]] = [NowhereSink() for _ in Sinks._fields[1:]]
         return Sinks(self._redis, *nowhere)
+
+
+def _tell_failed_base(name: str, error: OSError) -> None:
+    log.warning(
+        "a base of the state cannot be written or removed, its lane is kept as a whole",
+        file=name,
+        error=one_line(error),
+    )
 
 
 def failure_of(error: BaseException, store: str | None, printed: str = "") -> tuple[int, str]:

@@ -14,6 +14,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from bytewax.recovery import init_db_dir
 
+from flows.bases import base_in
+from operators.keeping import check_base, is_whole
 from operators.snapshots import SnapshotError, unpack
 
 FORMAT: Final = 2
@@ -155,7 +157,7 @@ def report(path: Path) -> Report:
                 newest = max(newest or row.created, row.created)
                 if row.step == LANE_STEP:
                     lanes += 1
-                    findings.extend(_lane_findings(row, meta))
+                    findings.extend(_lane_findings(path, row, meta))
                 elif row.step == SOURCE_STEP:
                     slots += 1
     if 0 < lanes < meta.lanes and meta.machines == 1:
@@ -165,7 +167,10 @@ def report(path: Path) -> Report:
 
 
 def lane_snapshots(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The number of each lane and the snapshot that a flow would go on from; StoreError where there is no store."""
+    """The number of each lane and the snapshot that a flow would go on from; StoreError where there is no store.
+
+    `operators.keeping.restored` makes a lane of it: it may name a base.
+    """
     meta = _meta(path)
     resume = _resume_epoch(path, meta)
     for part in meta.own_parts:
@@ -305,10 +310,12 @@ def _blob_in(row: _Row) -> bytes:
     return blob
 
 
-def _lane_findings(row: _Row, meta: Meta) -> Iterator[Finding]:
+def _lane_findings(path: Path, row: _Row, meta: Meta) -> Iterator[Finding]:
     advice = "put a backup of all parts back, or begin anew with another state.path"
     try:
         state = unpack(_blob_in(row))
+        if not is_whole(state):
+            check_base(int(row.key), state["base"], base_in(path, state["base"]))
     except SnapshotError as error:
         yield Finding(f"lane {row.key}: {error}", advice)
         return

@@ -4,7 +4,7 @@ from base64 import b64encode
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
-from typing import Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -180,6 +180,7 @@ class Lane:
         self._parts_caught_up: set[int] = set()
         self._untold: dict[int, None] = {}  # plain SKUs that have changed since the topic was told of them
         self._held: dict[int, None] = {}  # SKUs told while behind, which Redis may not have been given
+        self.row_wise = 0  # messages that were applied row by row, so far
 
     @property
     def is_behind(self) -> bool:
@@ -291,14 +292,68 @@ class Lane:
         self._parts_caught_up.add(told.part)
         self._is_behind = self._is_behind and len(self._parts_caught_up) < told.parts
 
+    @property
+    def identity(self) -> dict[str, int]:
+        """What every blob of the lane says of itself."""
+        return {"lane": self.number, "lanes": self._settings.lanes, "incarnation": self._settings.incarnation}
+
+    def check_identity(self, state: dict[str, Any]) -> None:
+        """SnapshotError where that state is not this lane's."""
+        for name, expected in self.identity.items():
+            if state[name] != expected:
+                raise SnapshotError(f"the snapshot has {name} = {state[name]}, this run {expected}")
+
+    @property
+    def settings(self) -> LaneSettings:
+        """What the lane was made with."""
+        return self._settings
+
+    def knows(self, origin: Origin) -> bool:
+        """Whether the lane was given anything of it."""
+        return origin in self._origins
+
+    def only_moves_clock(self, part: Part) -> bool:
+        """Whether the part is one tick that can do nothing here but move the clock of its origin."""
+        row = self._origins.get(part.batch.origin)
+        if row is None or row in self._stock.homes or not _is_control_alone(part):
+            return False
+        decoded = _decode_for_all(part.batch.payloads[part.places[0]])
+        return isinstance(decoded, Decoded) and isinstance(decoded.record, Tick)
+
+    def clock_of(self, origin: Origin) -> tuple[int, int]:
+        """How far a known origin is applied, and its clock, ms since 1970."""
+        row = self._origins[origin]
+        return self._applied[row], self._clocks[row]
+
+    def set_clock(self, origin: Origin, applied: int, time_ms: int) -> None:
+        """As after ticks that did nothing else."""
+        row = self._origins[origin]
+        self._applied[row] = applied
+        self._clocks.tick(row, time_ms)
+
+    def repeat(self, batch: Batch) -> None:
+        """Applies what was applied before this lane was restored from an older state; what it led to was told then."""
+        is_behind, self._is_behind = self._is_behind, False  # else it would be told once more
+        self.apply([batch])
+        self._is_behind = is_behind
+        self._told_rules.clear()
+
+    @property
+    def waiting(self) -> tuple[list[int], list[int]]:
+        """SKUs (rows) that the topic is to be told of, and those to be explained; others than `apply` take some."""
+        return list(self._untold), list(self._unexplained)
+
+    def wait_again(self, untold: Iterable[int], unexplained: Iterable[int]) -> None:
+        """These wait, and no others."""
+        self._untold = dict.fromkeys(untold)
+        self._unexplained = dict.fromkeys(unexplained)
+
     def snapshot(self) -> bytes:
         """The whole state as one blob."""
         self._plain.has_changed()  # what is packed is cleaned before
         return pack(
             {
-                "lane": self.number,
-                "lanes": self._settings.lanes,
-                "incarnation": self._settings.incarnation,
+                **self.identity,
                 "origins": [list(origin) for origin in self._origins],
                 "applied": self._applied,
                 "clocks_ms": self._clocks.as_list(),
@@ -328,11 +383,22 @@ class Lane:
         is_behind: bool = False,
     ) -> "Lane":
         """The lane as it was at `snapshot`; raises SnapshotError where the blob is not this lane's."""
-        state = unpack(blob)
-        for name, expected in (("lane", number), ("lanes", settings.lanes), ("incarnation", settings.incarnation)):
-            if state[name] != expected:
-                raise SnapshotError(f"the snapshot has {name} = {state[name]}, this run {expected}")
+        return cls.of_state(number, unpack(blob), rules, settings, shadow, is_behind=is_behind)
+
+    @classmethod
+    def of_state(
+        cls,
+        number: int,
+        state: dict[str, Any],
+        rules: RuleBook,
+        settings: LaneSettings,
+        shadow: RuleBook | None = None,
+        *,
+        is_behind: bool = False,
+    ) -> "Lane":
+        """As `restore`, from what the blob holds."""
         lane = cls(number, rules, settings, shadow, is_behind=is_behind)
+        lane.check_identity(state)
         lane._origins = {Origin(*origin): row for row, origin in enumerate(state["origins"])}
         lane._applied = state["applied"]
         lane._clocks.load(state["clocks_ms"])
@@ -443,6 +509,7 @@ class Lane:
         """Applies one message of a batch; the definition of what it means begins here."""
         self._plain.give_back()
         outcome.is_plain = False
+        self.row_wise += 1
         offset, key, payload = batch.offsets[place], batch.keys[place], batch.payloads[place]
         if offset <= self._applied[origin]:
             self._show_again(key, payload, outcome)

@@ -10,6 +10,7 @@ import bytewax.operators as op
 from bytewax.dataflow import Stream
 from bytewax.operators import KeyedStream, StatefulBatchLogic
 
+from operators.keeping import LIMITS, Bases, BaseTurns, Keeping, Limits, restored
 from operators.lane import Lane, LaneSettings, nothing_of
 from operators.route import Item, Part, Routed, route
 from operators.rules import RuleBook
@@ -64,7 +65,8 @@ class LaneMaking(NamedTuple):
     it, which is each `tell_ms`. Without `redis_prefix`, how keys begin, all is told at once, and nothing is written
     beforehand for Redis. `shadow` are rules to compare with.
     `durable` where the dataflow runs with a store that keeps the lanes' snapshots; `is_behind` where a run before this
-    one has told more than the store may hold.
+    one has told more than the store may hold. With `bases` a lane that was given little is kept as what it was given,
+    within `limits`; never one with `shadow` rules, which may be others in the next run.
     """
 
     rules: RuleBook
@@ -76,19 +78,23 @@ class LaneMaking(NamedTuple):
     durable: bool = False
     is_behind: bool = False
     hooks: LaneHooks = UNWATCHED
+    bases: Bases | None = None
+    limits: Limits = LIMITS
 
 
 class LaneTurns(NamedTuple):
-    """Whose turn it is, shared by the lanes of a process: to tell the topic, and to explain."""
+    """Whose turn it is, shared by the lanes of a process: to tell the topic, to explain, and to begin a base."""
 
     telling: Turns
     explaining: SpareTurns
+    bases: BaseTurns
 
     @classmethod
     def of(cls, making: LaneMaking) -> "LaneTurns":
         """Nobody has had one yet."""
         lanes = making.settings.lanes
-        return cls(Turns(making.tell_ms / lanes, lanes), SpareTurns(EXPLAINING_SHARE, EXPLAINING_SHARE_PRESSED, lanes))
+        explaining = SpareTurns(EXPLAINING_SHARE, EXPLAINING_SHARE_PRESSED, lanes)
+        return cls(Turns(making.tell_ms / lanes, lanes), explaining, BaseTurns())
 
 
 class LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
@@ -100,6 +106,7 @@ class LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
         self._hooks = making.hooks
         self._turns = turns or LaneTurns.of(making)
         self._lane: Lane | None = None
+        self._keeping: Keeping | None = None
         self._explained_ms: dict[int, int] = {}  # by SKU, in the last second
         self._explains_ms: float | None = None  # its turn
         self._behind_ms = 0  # when it was last seen to be behind
@@ -115,7 +122,10 @@ class LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
         """What a batch leads to, and what else is due."""
         self._hooks.beat()
         lane = self._lane_for(values[0][0])
-        result = lane.apply((item for _, item in values), self._hooks.beat, teller=self._teller)
+        items = [item for _, item in values]
+        if self._keeping is not None:
+            self._keeping.given(items)
+        result = lane.apply(items, self._hooks.beat, teller=self._teller)
         if self._hooks.applied is not None:
             _count(values, self._hooks.applied)
         now_ms = self._making.now_ms()
@@ -178,7 +188,7 @@ class LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
             return self._blob
         self._hooks.beat()
         began = self._hooks.monotonic()
-        blob = self._lane.snapshot()
+        blob = self._lane.snapshot() if self._keeping is None else self._keeping.snapshot()
         seconds = self._hooks.monotonic() - began
         self._hooks.snapshotted(self._lane.number, len(blob), self._lane.position_count, seconds)
         return blob
@@ -186,13 +196,14 @@ class LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
     def _lane_for(self, number: int) -> Lane:
         """Bytewax tells a logic its state but not its key: the first item does."""
         if self._lane is None:
-            making = self._making
+            making, changes = self._making, None
             made = (making.rules, making.settings, making.shadow)
-            self._lane = (
-                Lane(number, *made, is_behind=making.is_behind)
-                if self._blob is None
-                else Lane.restore(number, self._blob, *made, is_behind=making.is_behind)
-            )
+            if self._blob is None:
+                self._lane = Lane(number, *made, is_behind=making.is_behind)
+            else:
+                self._lane, changes = restored(number, self._blob, making.bases, *made, is_behind=making.is_behind)
+            if making.durable and making.bases is not None and making.shadow is None:
+                self._keeping = Keeping(self._lane, making.bases, self._turns.bases, changes, making.limits)
             self._was_behind = making.is_behind
             self._blob = None
             if making.redis_prefix is not None:

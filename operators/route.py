@@ -39,8 +39,12 @@ class Part:
         bytes_ = int(messages.arrays.key_ends[-1] + messages.arrays.payload_ends[-1])
         return cls(batch, messages, np.arange(len(batch.offsets), dtype=np.int32), bytes_)
 
+    def alone(self) -> Batch:
+        """Its messages without those of other lanes."""
+        return _chosen(self.batch, self.places.tolist())
+
     def __reduce__(self) -> tuple[object, ...]:
-        return Part.whole, (_chosen(self.batch, self.places.tolist()),)
+        return Part.whole, (self.alone(),)
 
 
 Item = Batch | Mark | Wake | CaughtUp

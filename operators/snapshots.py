@@ -8,7 +8,7 @@ import zstandard
 from xxhash import xxh3_64_intdigest
 
 MAGIC: Final = b"OHLN"
-FORMAT: Final = 3
+FORMAT: Final = 4  # from which on a blob may name a base
 LAST_OF_ONE_PIECE: Final = 2  # formats that compressed everything, and whose checksum did not know of the format
 _HEADER: Final = struct.Struct("<4sHQ")  # magic, format, checksum of what follows
 _LENGTH: Final = struct.Struct("<Q")  # of what is compressed; dense bytes follow
@@ -59,6 +59,21 @@ def unpack(blob: bytes) -> dict[str, Any]:
         return _decoded(body, body[:0])
     begin = _LENGTH.size + _LENGTH.unpack_from(body)[0]
     return _decoded(body[_LENGTH.size : begin], body[begin:])
+
+
+def squeezed(records: object) -> bytes:
+    """Plain values, packed and compressed on their own."""
+    return _compressor.compress(msgspec.msgpack.encode(records))
+
+
+def unsqueezed(text: bytes) -> Any:  # noqa: ANN401  # whatever was squeezed
+    """What was squeezed."""
+    return msgspec.msgpack.decode(zstandard.ZstdDecompressor().decompress(text))
+
+
+def checksum_of(blob: bytes) -> int:
+    """Of a whole blob."""
+    return xxh3_64_intdigest(blob)
 
 
 def _decoded(compressed: memoryview, dense: memoryview) -> dict[str, Any]:

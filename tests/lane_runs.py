@@ -1,16 +1,18 @@
 """Runs of all lanes over some logs, in any pieces, with snapshots and restarts, and what readers are left with."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import msgspec
 from hypothesis import strategies as st
 
 from bench.oracle import Message, Oracle
+from operators.keeping import BaseTurns, Changes, Keeping, Limits, Restored, restored
 from operators.lane import Lane, LaneSettings
 from operators.route import Item, Part, route
 from operators.rules import RuleBook
+from operators.snapshots import SnapshotError
 from schemas.batches import Batch
 from schemas.outputs import (
     Availability,
@@ -25,6 +27,7 @@ from schemas.rules import Rules
 from tests.movement_strategies import AS_OF_MS, DEDUPE_MS, Logs
 
 INCARNATION = 1_763_800_000
+CHANGES_PREFERRED = Limits(base_bytes_min=0, share=10_000.0, cost_max=1_000_000, calm=1.0)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -40,7 +43,13 @@ class Work(NamedTuple):
 
 
 class Save(NamedTuple):
-    """Snapshot every lane, between two activations, and go on with lanes restored from that."""
+    """Snapshot every lane, between two activations, and go on with lanes restored from that.
+
+    `whole`: all of their state is packed; else they may be kept as a base and what they were given since, and a lane that
+    has just begun a base goes on as it is.
+    """
+
+    whole: bool = True
 
 
 class Restart(NamedTuple):
@@ -55,10 +64,37 @@ Step = Feed | Work | Save | Restart
 def steps(*, restarts: bool = True) -> st.SearchStrategy[list[Step]]:
     """Some steps of a run; what they leave unread is read at the end."""
     feed = st.builds(Feed, st.integers(0, 2), st.integers(1, 12) | st.just(700))
-    others: list[st.SearchStrategy[Step]] = [st.just(Work()), st.just(Save())]
+    others: list[st.SearchStrategy[Step]] = [st.just(Work()), st.builds(Save, st.booleans())]
     if restarts:
         others.append(st.builds(Restart, st.integers(0, 5)))
     return st.lists(st.one_of(feed, feed, feed, *others), max_size=25)
+
+
+class BasesInMemory:
+    """Bases that are kept at once."""
+
+    def __init__(self) -> None:
+        self.blobs: dict[str, bytes] = {}
+
+    def keep(self, name: str, blob: bytes) -> None:
+        """Keeps it."""
+        self.blobs[name] = blob
+
+    def has(self, name: str) -> bool:
+        """Whether it was kept and not let go."""
+        return name in self.blobs
+
+    def read(self, name: str) -> bytes:
+        """As it was kept."""
+        if name not in self.blobs:
+            raise SnapshotError(f"no base {name}")
+        return self.blobs[name]
+
+    def keep_only(self, lane: int, names: Collection[str]) -> None:
+        """Lets all others of the lane go."""
+        gone = [name for name in self.blobs if name.startswith(f"lane-{lane}-") and name not in names]
+        for name in gone:
+            del self.blobs[name]
 
 
 class Run:
@@ -79,6 +115,9 @@ class Run:
         self._shadow = None if shadow is None else RuleBook(shadow)
         self._settings = LaneSettings(lanes, INCARNATION, dedupe_ms, as_of_ms)
         self._lanes = [Lane(number, self._book, self._settings, self._shadow) for number in range(lanes)]
+        self._bases, self._turns = BasesInMemory(), BaseTurns()
+        self._keepings = [self._keeping(lane) for lane in self._lanes]
+        self.saved_as_changes = 0  # lanes
         self._read = [0] * len(logs)
         self._waiting: list[list[Item | Part]] = [[] for _ in range(lanes)]
         self._saved: tuple[list[bytes], list[int], Counter[str]] | None = None
@@ -92,6 +131,11 @@ class Run:
         self.dead_letters: dict[str, bytes] = {}
         self.reasons: dict[str, str] = {}
         self.counts: Counter[str] = Counter()
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """As they are now."""
+        return self._lanes
 
     def take(self, steps: Iterable[Step]) -> "Run":
         """Take the steps, and then whatever is left in the logs."""
@@ -107,8 +151,8 @@ class Run:
                     self._feed(log % len(self._logs), count)
                 case Work():
                     self._work()
-                case Save():
-                    self._save()
+                case Save(whole):
+                    self._save(whole=whole)
                 case Restart(again):
                     self._restart(again)
 
@@ -134,16 +178,27 @@ class Run:
             self._waiting[lane].append(item)
 
     def _work(self) -> None:
-        for lane, waiting in zip(self._lanes, self._waiting, strict=True):
+        for lane, keeping, waiting in zip(self._lanes, self._keepings, self._waiting, strict=True):
+            keeping.given(waiting)
             self._sink(lane.apply(waiting))
             assert_columns_known(lane)
             waiting.clear()
 
-    def _save(self) -> None:
+    def _keeping(self, lane: Lane, changes: Changes | None = None) -> Keeping:
+        return Keeping(lane, self._bases, self._turns, changes, CHANGES_PREFERRED)
+
+    def _save(self, *, whole: bool) -> None:
         self._work()
-        blobs = [lane.snapshot() for lane in self._lanes]
+        if whole or self._shadow is not None:
+            blobs = [lane.snapshot() for lane in self._lanes]
+        else:
+            blobs = [keeping.snapshot() for keeping in self._keepings]
         self._saved = blobs, list(self._read), Counter(self.counts)
-        self._restore(blobs)
+        found = [self._restored(number, blob) for number, blob in enumerate(blobs)]
+        for number, one in enumerate(found):
+            if whole or one.changes is not None:
+                self._lanes[number], self._keepings[number] = one.lane, self._keeping(*one)
+        self.saved_as_changes += sum(one.changes is not None for one in found)
 
     def _restart(self, again: int) -> None:
         """What was read since the snapshot is read again; what was put out stays with its readers."""
@@ -156,8 +211,12 @@ class Run:
         self.counts = Counter(counts)
 
     def _restore(self, blobs: list[bytes]) -> None:
-        saved = enumerate(blobs)
-        self._lanes = [Lane.restore(number, blob, self._book, self._settings, self._shadow) for number, blob in saved]
+        found = [self._restored(number, blob) for number, blob in enumerate(blobs)]
+        self._lanes = [one.lane for one in found]
+        self._keepings = [self._keeping(*one) for one in found]
+
+    def _restored(self, number: int, blob: bytes) -> Restored:
+        return restored(number, blob, self._bases, self._book, self._settings, self._shadow)
 
     def _sink(self, result: LaneResult) -> None:
         for record in result.availability:

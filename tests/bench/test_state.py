@@ -11,7 +11,7 @@ from bench.drain import BenchError
 from bench.generate import END_MARKER
 from bench.state import StateConfig, state, write_movements
 
-SMALL = StateConfig(positions=400)
+SMALL = StateConfig(positions=400, calm_epochs=3, calm_movements=200)
 
 
 def test_a_small_state_is_built_kept_restored_and_gone_on_from() -> None:
@@ -22,7 +22,9 @@ def test_a_small_state_is_built_kept_restored_and_gone_on_from() -> None:
     assert min(run.bytes_per_position, run.snapshot_bytes) > 0
     assert 0 < run.snapshot_seconds <= run.commit_seconds
     assert min(run.restore_seconds, run.resume_seconds) > 0
-    assert run.provenance.settings == {"positions": "400", "movements_per_position": "3", "seed": "1"}
+    assert 0 < run.calm_snapshot_seconds <= run.calm_snapshot_seconds_max
+    assert run.calm_snapshot_bytes > 0
+    assert run.provenance.settings == {name: str(value) for name, value in SMALL._asdict().items()}
 
 
 def test_every_position_has_as_many_movements_as_asked_for(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import psutil
 
 from sinks.redis_server import tethered
 from tests.cli.command import CHECKOUT, ONHAND, environment
-from tests.faults.hooks.sitecustomize import FOLDER
+from tests.faults.hooks.sitecustomize import BASES, FOLDER
 
 HOOKS: Final = CHECKOUT / "tests" / "faults" / "hooks"
 DRAIN_SECONDS_MAX: Final = 30.0
@@ -29,12 +29,13 @@ class ViolationError(AssertionError):
 class Flow:
     """One flow in a folder of its own, over all its starts; it ends with the thread that starts it."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, str], faults_folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str], faults_folder: Path, *, bases: bool = False) -> None:
         self.log = folder / "onhand.log"
         self.starts = 0
         self._folder = folder
         self._settings = dict(settings)
         self._faults_folder = faults_folder
+        self._bases = bases
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self, workers: int, *options: str) -> None:
@@ -45,6 +46,8 @@ class Flow:
             "PYTHONPATH": os.pathsep.join(paths),
             FOLDER: str(self._faults_folder),
         }
+        if self._bases:
+            variables[BASES] = "1"
         with self.log.open("ab") as log:
             log.write(f"--- {time.time():.3f} {' '.join(command)}\n".encode())
             log.flush()

@@ -26,7 +26,9 @@ def markdown(results: Sequence[SeedResult], command: str) -> str:
     failed = [result.seed for result in results if result.violations]
     messages = sum(result.messages for result in results)
     said = [
-        f"`{command}`, {datetime.now(UTC):%Y-%m-%d}: {len(results)} seeds, {messages:_} records in the logs, "
+        f"`{command}`, {datetime.now(UTC):%Y-%m-%d}: {len(results)} seeds, "
+        f"in {sum(result.as_changes for result in results)} of them lanes kept as changes, "
+        f"{messages:_} records in the logs, "
         f"{sum(result.crossings for result in results):_} crossings, "
         f"{sum(result.written_again for result in results):_} records written again, "
         f"{sum(result.writes for result in results):_} writes to Redis looked at, "

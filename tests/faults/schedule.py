@@ -36,6 +36,7 @@ SELDOM: Final = frozenset({"kafka killed", "worker frozen", *STORE})  # slow: on
 SLOW_PER_SECOND: Final = 200  # a load that can be read in small pieces, too
 Damage = Literal["header", "pages", "deleted part", "deleted description"]
 DAMAGES: Final[tuple[Damage, ...]] = Damage.__args__  # type: ignore[attr-defined]
+OF_BASES: Final = ("base", "forget")  # points that only a flow with bases passes
 MARKED: Final = tuple(f"{point}_{kind}" for point in POINTS for kind in KINDS)
 
 
@@ -71,6 +72,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     fetch_bytes: int  # at most, of one partition; 0: as librdkafka has it. Small: what is read again comes in pieces
     load: LoadPlan
     rules_pushed: bool  # by the command, while it runs
+    bases: bool  # lanes are kept as bases and changes, as those of a large calm state are
     faults: tuple[Fault, ...]
 
 
@@ -90,7 +92,10 @@ def draw(seed: int, only: FaultKind | None = None) -> Schedule:
     lanes = chance.choice((8, 16, 64))
     fetch_bytes = chance.choice((0, 4000)) if plan.messages_per_second <= SLOW_PER_SECOND else 0
     rules_pushed = chance.random() < 0.2  # a fifth
+    bases = chance.random() < 0.5  # a half,
     faults = tuple(_fault(kind, chance) for kind in kinds)
+    points = [point for fault in faults for point in fault.points]
+    bases |= any(point.startswith(OF_BASES) for point in points)  # which else would never strike
     most = max((workers, *(number for fault in faults for number in fault.workers)))
     return Schedule(
         seed=seed,
@@ -101,6 +106,7 @@ def draw(seed: int, only: FaultKind | None = None) -> Schedule:
         load=plan,
         fetch_bytes=fetch_bytes,
         rules_pushed=rules_pushed,
+        bases=bases,
         faults=faults,
     )
 

@@ -19,6 +19,8 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from bench.servers import Server
+from flows.store import report
+from operators.keeping import LIMITS
 from schemas.complaints import Complaint, read_toml
 from schemas.rules import Rules, rules_from
 from sinks.redis_keys import read_health
@@ -40,6 +42,7 @@ RECOVERY_SECONDS_MAX: Final = 60.0
 END_SECONDS_MAX: Final = 120.0
 WORKER_SECONDS_MAX: Final = 30.0
 POINT_SECONDS_MAX: Final = 20.0
+BASES_OF_A_LANE_MAX: Final = LIMITS.snapshots + 2  # that one run leaves: those in use, and one that was begun
 REFUSAL_SECONDS_MAX: Final = 60.0
 FROZEN_SECONDS_MAX: Final = 60.0
 ORPHAN_SECONDS_MAX: Final = 5.0
@@ -76,6 +79,7 @@ class SeedResult(msgspec.Struct):
     reads: int = 0
     writes: int = 0
     starts: int = 0
+    as_changes: bool = False  # lanes were kept as changes since a base
 
 
 class ReadAgain(msgspec.Struct):
@@ -126,7 +130,7 @@ class Run:
         self._cells = Cells(self._faults_folder)
         first_rules = self._write_rules()
         self._state = self._made_state()
-        self._flow = Flow(self._folder, self._settings(), self._faults_folder)
+        self._flow = Flow(self._folder, self._settings(), self._faults_folder, bases=schedule.bases)
         self._stack.callback(self._flow.end)
         self._read_all_the_time()
         sending = Sending(servers.kafka.bootstrap_servers, load(plan, schedule.seed, _now_ms), plan.messages_per_second)
@@ -142,6 +146,7 @@ class Run:
         sending.stop()
         self._recover(_now_ms(), END_SECONDS_MAX)
         self._flow.drain()
+        self._check_state()
         self._is_judged = True
         self._end_reader()
         self.result.starts = self._flow.starts
@@ -175,6 +180,16 @@ class Run:
             "state.lanes": str(schedule.lanes),
             "metrics.listen": "",
         }
+
+    def _check_state(self) -> None:
+        """What the flow has left can be gone on from, and what nothing needs has been removed."""
+        self.result.as_changes = (self._faults_folder / "bases-named").exists()
+        if findings := report(self._state).findings:
+            raise ViolationError(f"the drained state cannot be gone on from: {findings}")
+        for lane in range(self._schedule.lanes):
+            found = [file.name for file in self._state.glob(f"lane-{lane}-*")]
+            if len(found) > BASES_OF_A_LANE_MAX * self._flow.starts:
+                raise ViolationError(f"bases are left behind: {found}")
 
     @property
     def _group(self) -> str:

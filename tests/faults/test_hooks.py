@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.command import CHECKOUT, environment
 from tests.faults.flow import HOOKS
-from tests.faults.hooks.sitecustomize import FOLDER, PARTITIONS_MAX, POINTS, Cells
+from tests.faults.hooks.sitecustomize import BASES, FOLDER, KEEPING, PARTITIONS_MAX, POINTS, Cells
 from tests.faults.schedule import MARKED
 
 SECONDS_MAX = 60.0
@@ -27,9 +27,9 @@ for _ in range(int(times)):
 """
 
 
-def python(folder: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A process under test that runs `code`."""
-    variables = environment(None) | {"PYTHONPATH": str(HOOKS), FOLDER: str(folder)}
+def python(folder: Path, code: str, *arguments: str, bases: bool = False) -> subprocess.CompletedProcess[str]:
+    """A process under test that runs `code`; with `bases` as that of a seed whose lanes are kept as changes."""
+    variables = environment(None) | {"PYTHONPATH": str(HOOKS), FOLDER: str(folder)} | ({BASES: "1"} if bases else {})
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
         check=False, cwd=CHECKOUT, env=variables, capture_output=True, text=True, timeout=SECONDS_MAX,
@@ -66,3 +66,23 @@ def test_nothing_strikes_that_is_not_armed(tmp_path: Path) -> None:
     done = python(tmp_path, PASS, *POINTS["flush"], "5")
     assert done.returncode == 0
     assert done.stdout.count("passed") == 5
+
+
+KEEP = f"""
+from {KEEPING} import BaseTurns, Keeping
+from operators.lane import Lane, LaneSettings
+from operators.rules import RuleBook
+from schemas.rules import Rules
+from tests.lane_runs import BasesInMemory
+keeping = Keeping(Lane(0, RuleBook(Rules()), LaneSettings(1, 1, 1)), BasesInMemory(), BaseTurns())
+print(len(keeping.snapshot()) > len(keeping.snapshot()))
+"""
+
+
+@pytest.mark.parametrize("bases", [False, True])
+def test_small_lanes_are_kept_as_changes_where_the_seed_says_so(tmp_path: Path, bases: bool) -> None:  # noqa: FBT001
+    """And a file says that one was."""
+    done = python(tmp_path, KEEP, bases=bases)
+    assert (done.returncode, done.stdout) == (0, f"{bases}\n"), done.stderr
+    assert (tmp_path / "bases-named").exists() == bases
+    assert not (tmp_path / "problems").exists()

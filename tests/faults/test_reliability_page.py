@@ -29,7 +29,9 @@ def test_every_fault_is_described(kind: str) -> None:
 
 def test_the_table_counts_what_struck_and_names_what_failed() -> None:
     """One row for each fault, whatever happened; a seed with violations is named with its number."""
-    calm = SeedResult(1, faults=[Struck("drain", struck=1, recovery_seconds=2.0)], messages=1000, reads=5)
+    calm = SeedResult(
+        1, faults=[Struck("drain", struck=1, recovery_seconds=2.0)], messages=1000, reads=5, as_changes=True
+    )
     hurt = SeedResult(
         2,
         violations=["I3"],
@@ -40,6 +42,6 @@ def test_the_table_counts_what_struck_and_names_what_failed() -> None:
     assert "| drain | 2 | 3 | 7 | 3.5 s | 1 |" in text
     assert "| disk full (1 times it could not strike) | 0 | 0 | 0 | – | 1 |" in text
     assert "`make faults SEEDS=2`" in text
-    assert "2 seeds, 1 234 records" in text
+    assert "2 seeds, in 1 of them lanes kept as changes, 1 234 records" in text
     assert "1 violations (seeds 2)" in text
     assert all(f"| {kind}" in text for kind in FAULTS)

@@ -60,3 +60,11 @@ def test_a_load_has_facts_of_all_sorts_and_nothing_from_the_future() -> None:
                 assert decoded.time_ms < NOW_MS + 300_000
     assert kinds >= {"received", "shipped", "counted", "stated", "requested", "extended", "tick", "location"}
     assert kinds >= {"channel_committed", "reserved", "released", "allocated", "transfer_shipped", "expected"}
+
+
+def test_half_of_the_flows_keep_lanes_as_changes_and_points_of_bases_are_passed() -> None:
+    """A point that no process passes would strike nobody."""
+    drawn = [draw(seed) for seed in SEEDS]
+    assert len(SEEDS) // 3 < sum(schedule.bases for schedule in drawn) < 2 * len(SEEDS) // 3
+    armed = {(schedule.bases, point) for schedule in drawn for fault in schedule.faults for point in fault.points}
+    assert {bases for bases, point in armed if point.startswith(("base", "forget"))} == {True}

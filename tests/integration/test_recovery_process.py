@@ -3,12 +3,13 @@
 import os
 import random
 import signal
+import sqlite3
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import psutil
 import pytest
@@ -18,6 +19,9 @@ from redis import Redis
 from bench.drain import Raw, produce
 from bench.generate import RULES_PATH, LoadConfig, benchmark_rules, movements
 from bench.servers import free_port
+from flows.store import lane_snapshots, report
+from operators.keeping import is_whole
+from operators.snapshots import unpack
 from sinks.redis_keys import read_health
 from tests.cli.command import onhand
 from tests.faults.flow import Flow, still_there
@@ -26,6 +30,7 @@ from tests.faults.verdict import judge, what_is_left
 
 PARTITIONS = 4
 SECONDS_MAX = 90.0
+GONE_SECONDS_MAX = 5.0
 GROUP = "recovery"
 LOAD = LoadConfig(movements=6_000, skus=400, partitions=PARTITIONS, duplicate_share=0.05, end_markers=False)
 pytestmark = pytest.mark.timeout(400)
@@ -174,6 +179,39 @@ def test_workers_die_with_their_supervisor_and_a_start_goes_on(place: Place) -> 
     finally:
         flow.end()
     assert place.differences(sent) == []
+
+
+def test_a_calm_flow_goes_on_from_a_base_and_what_came_since(place: Place) -> None:
+    """A lane of a large state is not packed for a few movements; whoever dies then, all of them count once."""
+    flow, state = place.flow(state__lanes="1"), place.folder / "state"
+    sent = some_movements(5)
+    calm = range(len(sent) - 300, len(sent), 50)
+    try:
+        flow.start(1)
+        produce(place.servers.kafka.bootstrap_servers, sent[: calm.start])
+        place.wait_until_read(flow)
+        wait_until(lambda: list(state.glob("lane-0-*.base")), "a base")
+        for begin in calm:
+            produce(place.servers.kafka.bootstrap_servers, sent[begin : begin + calm.step])
+            place.wait_until_read(flow)
+        wait_until(lambda: [is_whole(lane) for lane in _kept(state)] == [False], "an epoch that ends with changes")
+        assert still_there(flow.kill(), GONE_SECONDS_MAX) == []
+        assert [is_whole(lane) for lane in _kept(state)] == [False]
+        assert report(state).findings == []
+        flow.start(1)
+        place.wait_until_read(flow)
+        flow.drain()
+    finally:
+        flow.end()
+    assert place.differences(sent) == []
+
+
+def _kept(state: Path) -> list[dict[str, Any]]:
+    """What the next run would go on from; a run that writes just now lets nobody read."""
+    try:
+        return [unpack(blob) for _, blob in lane_snapshots(state)]
+    except sqlite3.OperationalError:
+        return []
 
 
 def _size(place: Place) -> int:

@@ -3,7 +3,8 @@
 The product knows nothing of it: the campaign puts this folder on PYTHONPATH. All it needs stands in one folder, named
 by ONHAND_FAULTS_FOLDER (no setting has such a name: settings have `__` in theirs): `cells`, numbers shared by all
 processes and the campaign; `struck-N`, made by the process that a marked point has struck; `read-again.jsonl`, a
-line for each partition that a process begins to read; `problems`, what could not be wrapped.
+line for each partition that a process begins to read; `bases-named`, made by the first process that keeps a lane as
+changes since a base; `problems`, what could not be wrapped.
 """
 
 import functools
@@ -35,8 +36,12 @@ POINTS = {  # a marked point: module, class, method
     "flush": ("sinks.kafka", "KafkaOutput", "flush"),
     "lane": ("operators.lane_step", "LaneLogic", "snapshot"),
     "source": ("sources.kafka", "_Slot", "snapshot"),
+    "base": ("flows.bases", "FileBases", "_write"),
+    "forget": ("flows.bases", "FileBases", "_remove_others"),
 }
 SOURCE = "sources.kafka"
+KEEPING = "operators.keeping"
+BASES = "ONHAND_FAULTS_BASES"  # where it is set, lanes are kept as bases and changes, however small they are
 
 
 class Cells:
@@ -99,7 +104,7 @@ class Wrapping(importlib.abc.MetaPathFinder):
         self._folder = folder
         self._cells = Cells(folder)
         self._striking = Striking(folder, self._cells)
-        self._modules = {module for module, _, _ in POINTS.values()}
+        self._modules = {module for module, _, _ in POINTS.values()} | ({KEEPING} if BASES in os.environ else set())
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -122,6 +127,8 @@ class Wrapping(importlib.abc.MetaPathFinder):
                     self._try(self._mark_point, module, point, class_, method)
             if fullname == SOURCE:
                 self._try(self._count_reading, module)
+            if fullname == KEEPING:
+                self._try(self._prefer_bases, module)
 
         return load_and_wrap
 
@@ -146,6 +153,19 @@ class Wrapping(importlib.abc.MetaPathFinder):
             return result
 
         setattr(owner, method, marked)
+
+    def _prefer_bases(self, module: ModuleType) -> None:
+        keeping, small = module.Keeping, module.Limits(base_bytes_min=0, share=8.0, cost_max=20_000)
+        make, blob, marker = keeping.__init__, keeping._blob, self._folder / "bases-named"  # noqa: SLF001
+
+        def made(self: Any, lane: Any, bases: Any, turns: Any, changes: Any = None, _: Any = None) -> None:  # noqa: ANN401
+            make(self, lane, bases, turns, changes, small)
+
+        def named(self: Any, changes: Any) -> Any:  # noqa: ANN401  # a lane's changes, a blob
+            marker.touch()
+            return blob(self, changes)
+
+        keeping.__init__, keeping._blob = made, named  # noqa: SLF001
 
     def _count_reading(self, module: ModuleType) -> None:
         slot = module._Slot  # noqa: SLF001  # the one place that knows where reading goes on

@@ -1,0 +1,323 @@
+"""Keeping: a lane's state as one blob, which is the whole of it, or the name of a base and what came since.
+
+Packing all lanes makes movements wait at the end of every epoch, for as long as the state is large. A lane that was
+given little since it was packed whole need not be packed again: it is a pure function of what it was given, so that
+whole blob, its base, and those messages say the same. Bases stand beside the store, and few are made in one epoch.
+"""
+
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, Final, NamedTuple, Protocol
+
+from operators.lane import Lane, LaneSettings
+from operators.route import Item, Part
+from operators.rules import RuleBook
+from operators.snapshots import Dense, SnapshotError, checksum_of, pack, squeezed, unpack, unsqueezed
+from schemas.batches import Batch, Origin
+
+ROW_COST: Final = 20  # a message that goes row by row takes as long as so many plain ones
+MESSAGE_BYTES: Final = 32  # of a message beside its key and payload
+LANES_A_BASE: Final = 4  # of so many lanes of a process one may begin a base in an epoch
+
+
+class Bases(Protocol):
+    """Where bases are kept by name, as long as a blob may name them."""
+
+    def keep(self, name: str, blob: bytes) -> None:
+        """Begins to keep `blob`; nobody waits for it."""
+
+    def has(self, name: str) -> bool:
+        """Whether it is kept for good."""
+
+    def read(self, name: str) -> bytes:
+        """What is kept; raises SnapshotError where nothing is."""
+
+    def keep_only(self, lane: int, names: Collection[str]) -> None:
+        """All other bases of the lane may go."""
+
+
+class Amount(NamedTuple):
+    """How much a lane was given."""
+
+    bytes_: int = 0
+    cost: int = 0  # of giving it again, in plain messages
+
+    def plus(self, more: "Amount") -> "Amount":
+        """Both together."""
+        return Amount(self.bytes_ + more.bytes_, self.cost + more.cost)
+
+
+class Limits(NamedTuple):
+    """How much may stand as changes: to give a message again takes longer than to unpack what it has led to."""
+
+    base_bytes_min: int = 1 << 16  # what is smaller is packed at once
+    share: float = 0.5  # bytes of changes, of those of their base
+    cost_max: int = 8192
+    renewed: float = 0.75  # of both, from which on a lane begins a new base when there is a turn
+    calm: float = 0.5  # of both, in one epoch: who is given more would not keep a base for long
+    snapshots: int = 4  # a flow goes on from one of the last of a lane, never from an older one
+
+    def reached(self, amount: Amount, base_bytes: int, part: float = 1.0) -> bool:
+        """Whether it is more than that part of what may be."""
+        return amount.bytes_ > part * self.share * base_bytes or amount.cost > part * self.cost_max
+
+
+LIMITS: Final = Limits()
+
+
+class BaseTurns:
+    """Who may begin a base, shared by the lanes of a process; else all would be packed in the same epochs.
+
+    Epochs have no number here: one is new when a lane is packed that was packed in it already.
+    """
+
+    def __init__(self) -> None:
+        self._packed: set[int] = set()
+        self._left = 1
+
+    def packs(self, lane: int) -> None:
+        """The lane is packed now."""
+        if lane in self._packed:
+            self._left = -(-len(self._packed) // LANES_A_BASE)
+            self._packed.clear()
+        self._packed.add(lane)
+
+    def take(self) -> bool:
+        """Whether there is a turn left; it is taken by this."""
+        self._left -= 1
+        return self._left >= 0
+
+
+class Clock(NamedTuple):
+    """How far an origin was applied, and its clock then."""
+
+    origin: Origin
+    applied: int
+    time_ms: int
+
+
+class Changes(NamedTuple):
+    """What a lane was given since its base."""
+
+    base: str
+    base_bytes: int
+    amount: Amount = Amount()
+    chunks: tuple[bytes, ...] = ()  # one of each epoch in which there was something
+    moved: frozenset[Origin] = frozenset()  # of whose ticks only what the last one has led to is kept
+
+
+class Restored(NamedTuple):
+    """A lane as it was, and the changes that it goes on with."""
+
+    lane: Lane
+    changes: Changes | None
+
+
+class Keeping:
+    """How one lane is kept: told of all that the lane is about to be `given`, and asked for each `snapshot`."""
+
+    def __init__(
+        self, lane: Lane, bases: Bases, turns: BaseTurns, changes: Changes | None = None, limits: Limits = LIMITS
+    ) -> None:
+        self._lane = lane
+        self._bases = bases
+        self._turns = turns
+        self._limits = limits
+        self._changes = changes
+        self._fresh: list[Batch | Clock] = []  # since the last snapshot
+        self._moved = set[Origin]() if changes is None else set(changes.moved)
+        self._bytes = self._messages = 0  # given since the last snapshot
+        self._rows = lane.row_wise  # as of then
+        self._used: deque[str | None] = deque(maxlen=limits.snapshots)  # the bases at the last snapshots
+
+    def given(self, items: Iterable[Item | Part]) -> None:
+        """The lane is about to be given these, all at once."""
+        parts = [item for item in items if isinstance(item, Part)]
+        for part in parts:
+            count = len(part.places)
+            self._messages += count
+            self._bytes += part.bytes_ + MESSAGE_BYTES * count
+        changes = self._changes
+        if changes is None:
+            return
+        # The rules that a new origin begins with are those of this run, and no blob of changes has them.
+        knows_all = all(self._lane.knows(part.batch.origin) for part in parts)
+        amount = changes.amount.plus(Amount(self._bytes, self._messages))
+        if not knows_all or self._limits.reached(amount, changes.base_bytes):
+            self._forget()
+            return
+        speaking = {part.batch.origin for part in parts if not self._lane.only_moves_clock(part)}
+        for part in parts:
+            origin = part.batch.origin
+            if origin not in speaking:
+                self._moved.add(origin)
+                continue
+            if origin in self._moved:  # by ticks that are applied already
+                self._moved.discard(origin)
+                self._fresh.append(Clock(origin, *self._lane.clock_of(origin)))
+            self._fresh.append(part.alone())
+
+    def snapshot(self) -> bytes:
+        """The lane's state as one blob."""
+        self._turns.packs(self._lane.number)
+        rows = self._lane.row_wise - self._rows
+        given = Amount(self._bytes, self._messages + (ROW_COST - 1) * rows)
+        self._bytes, self._messages, self._rows = 0, 0, self._lane.row_wise
+        changes, has_turn = self._with(given), False
+        if changes is not None:
+            is_old = self._limits.reached(changes.amount, changes.base_bytes, self._limits.renewed)
+            has_turn = is_old and self._turns.take()
+            if not has_turn:
+                self._changes = changes
+                self._let_go()
+                return self._blob(changes)
+        self._forget()
+        blob = self._lane.snapshot()
+        is_calm = not self._limits.reached(given, len(blob), self._limits.calm)
+        if len(blob) >= self._limits.base_bytes_min and is_calm and (has_turn or self._turns.take()):
+            self._changes = Changes(base_of(self._lane.number, blob), len(blob))
+            self._bases.keep(self._changes.base, blob)
+        self._let_go()
+        return blob
+
+    def _with(self, given: Amount) -> Changes | None:
+        """The changes with what is new; None where there are none, or too many, or their base is not kept yet."""
+        if self._changes is None or not self._bases.has(self._changes.base):
+            return None
+        changes = self._changes
+        amount = changes.amount.plus(given)
+        if self._limits.reached(amount, changes.base_bytes):
+            return None
+        chunks = changes.chunks
+        if self._fresh:
+            chunks, self._fresh = (*chunks, squeezed(_merged(self._fresh))), []
+        return changes._replace(amount=amount, chunks=chunks, moved=frozenset(self._moved))
+
+    def _blob(self, changes: Changes) -> bytes:
+        lane = self._lane
+        untold, unexplained = lane.waiting
+        return pack(
+            {
+                **lane.identity,
+                "settings": list(lane.settings),
+                "base": changes.base,
+                "amount": list(changes.amount),
+                "chunks": [Dense(chunk) for chunk in changes.chunks],
+                "moved": [Clock(origin, *lane.clock_of(origin)) for origin in sorted(changes.moved)],
+                "untold": untold,
+                "unexplained": unexplained,
+            }
+        )
+
+    def _forget(self) -> None:
+        self._changes = None
+        self._fresh.clear()
+        self._moved.clear()
+
+    def _let_go(self) -> None:
+        """Bases that were in use at none of the last snapshots may go, whoever began them."""
+        was_full, oldest = len(self._used) == self._limits.snapshots, self._used[0] if self._used else None
+        self._used.append(None if self._changes is None else self._changes.base)
+        used = {name for name in self._used if name is not None}
+        is_full = len(self._used) == self._limits.snapshots  # a run before this one may have used others until then
+        if is_full and (not was_full or oldest not in {None, *used}):
+            self._bases.keep_only(self._lane.number, used)
+
+
+def base_of(lane: int, blob: bytes) -> str:
+    """The name of a base, which says what it holds."""
+    return f"lane-{lane}-{checksum_of(blob):016x}.base"
+
+
+def check_base(lane: int, name: str, blob: bytes) -> None:
+    """SnapshotError where `blob` is not the base of that name."""
+    if base_of(lane, blob) != name:
+        raise SnapshotError(f"its base {name} is not what it was: its checksum does not match")
+
+
+def is_whole(state: dict[str, Any]) -> bool:
+    """Whether an unpacked blob is all of a state."""
+    return "base" not in state
+
+
+def restored(
+    number: int,
+    blob: bytes,
+    bases: Bases | None,
+    rules: RuleBook,
+    settings: LaneSettings,
+    shadow: RuleBook | None = None,
+    *,
+    is_behind: bool = False,
+) -> Restored:
+    """The lane as it was at the snapshot; SnapshotError where the blob, or its base, is not this lane's.
+
+    Changes are given again under the settings of their time: with others they would not lead to the same.
+    """
+    state = unpack(blob)
+    if is_whole(state):
+        return Restored(Lane.of_state(number, state, rules, settings, shadow, is_behind=is_behind), None)
+    name: str = state["base"]
+    if bases is None:
+        raise SnapshotError(f"the snapshot names the base {name}, and this flow keeps none")
+    base = bases.read(name)
+    check_base(number, name, base)
+    then = LaneSettings(*state["settings"])
+    lane = Lane.restore(number, base, rules, then, is_behind=is_behind)
+    lane.check_identity(state)
+    chunks = tuple(map(bytes, state["chunks"]))
+    for chunk in chunks:
+        for record in _records_of(chunk):
+            if isinstance(record, Clock):
+                lane.set_clock(*record)
+            else:
+                lane.repeat(record)
+    moved = [_clock_in(record) for record in state["moved"]]
+    for clock in moved:
+        lane.set_clock(*clock)
+    lane.wait_again(state["untold"], state["unexplained"])
+    if then != settings or shadow is not None:
+        return Restored(Lane.restore(number, lane.snapshot(), rules, settings, shadow, is_behind=is_behind), None)
+    amount, origins = Amount(*state["amount"]), frozenset(clock.origin for clock in moved)
+    return Restored(lane, Changes(name, len(base), amount, chunks, origins))
+
+
+def _merged(records: Iterable[Batch | Clock]) -> list[Batch | Clock]:
+    """As they are, but batches of one origin that follow each other are one: so they are applied in fewer calls."""
+    merged: list[Batch | Clock] = []
+    for record in records:
+        last = merged[-1] if merged else None
+        if isinstance(record, Batch) and isinstance(last, Batch) and _follows(record, last):
+            merged[-1] = Batch(
+                last.origin,
+                last.offsets + record.offsets,
+                last.timestamps + record.timestamps,
+                last.keys + record.keys,
+                last.payloads + record.payloads,
+                None if last.headers is record.headers is None else _headers_of(last) + _headers_of(record),
+            )
+        else:
+            merged.append(record)
+    return merged
+
+
+def _follows(batch: Batch, before: Batch) -> bool:
+    return batch.origin == before.origin and batch.offsets[0] > before.offsets[-1]
+
+
+def _headers_of(batch: Batch) -> list[list[tuple[str, bytes | None]] | None]:
+    return [None] * len(batch.offsets) if batch.headers is None else batch.headers
+
+
+def _records_of(chunk: bytes) -> Iterator[Batch | Clock]:
+    for record in unsqueezed(chunk):
+        if len(record) == len(Clock._fields):
+            yield _clock_in(record)
+        else:
+            origin, *columns = record
+            yield Batch(Origin(*origin), *columns)
+
+
+def _clock_in(record: list[Any]) -> Clock:
+    origin, applied, time_ms = record
+    return Clock(Origin(*origin), applied, time_ms)
