@@ -10,7 +10,17 @@ from bench.oracle import Message, fold
 from schemas.rules import ChannelRules, Rule, Rules
 from schemas.times import format_ms
 from tests.lane_runs import Feed, Run, Save, Step, assert_equal, steps
-from tests.movement_strategies import BASE_MS, DEDUPE_MS, MINUTE_MS, Logs, all_rules, logs, long_logs, origin
+from tests.movement_strategies import (
+    AS_OF_MS,
+    BASE_MS,
+    DEDUPE_MS,
+    MINUTE_MS,
+    Logs,
+    all_rules,
+    logs,
+    long_logs,
+    origin,
+)
 
 pytestmark = pytest.mark.timeout(3600)  # finding the smallest counterexample takes its time
 LANES = st.integers(1, 7)
@@ -22,14 +32,14 @@ TICK = f'{{"kind":"tick","time":"{format_ms(BASE_MS + 200 * MINUTE_MS)}"}}'.enco
 def test_lanes_equal_the_oracle_in_any_run(logs: Logs, rules: Rules, steps: list[Step], lanes: int) -> None:
     """A run in pieces, with snapshots and restarts, ends as if each log had been read once from end to end."""
     run = Run(logs, rules, lanes).take(steps)
-    assert_equal(run, fold((message for log in logs for message in log), rules, dedupe_ms=DEDUPE_MS))
+    assert_equal(run, fold((message for log in logs for message in log), rules, dedupe_ms=DEDUPE_MS, as_of_ms=AS_OF_MS))
 
 
 @given(long_logs(), all_rules(), steps(), LANES)
 def test_lanes_equal_the_oracle_in_full_batches(logs: Logs, rules: Rules, steps: list[Step], lanes: int) -> None:
     """Hundreds of movements a batch are no different from a few."""
     run = Run(logs, rules, lanes).take(steps)
-    assert_equal(run, fold((message for log in logs for message in log), rules, dedupe_ms=DEDUPE_MS))
+    assert_equal(run, fold((message for log in logs for message in log), rules, dedupe_ms=DEDUPE_MS, as_of_ms=AS_OF_MS))
 
 
 @given(logs(misplaced=True), all_rules(), steps(restarts=False), LANES)
@@ -38,7 +48,7 @@ def test_misplaced_movements_count_at_once_and_show_when_the_home_speaks(
 ) -> None:
     """With movements of a SKU in several logs the interleaving matters, and the same one gives the same outcome."""
     run = Run(logs, rules, lanes).take(steps).go_on(ticks_after(logs))
-    assert_equal(run, fold(run.order, rules, dedupe_ms=DEDUPE_MS))
+    assert_equal(run, fold(run.order, rules, dedupe_ms=DEDUPE_MS, as_of_ms=AS_OF_MS))
 
 
 @pytest.mark.parametrize("key", [None, b"", b"A", b"C", b"fire-1", b"\xff"])
@@ -61,7 +71,7 @@ def test_a_restored_lane_knows_its_clock() -> None:
     )
     logs = ((Message(origin(0), 0, -1, None, TICK), Message(origin(0), 1, -1, b"A", received)),)
     run = Run(logs, rules).take([Feed(0, 1), Save()])
-    assert_equal(run, fold(logs[0], rules, dedupe_ms=DEDUPE_MS))
+    assert_equal(run, fold(logs[0], rules, dedupe_ms=DEDUPE_MS, as_of_ms=AS_OF_MS))
     assert run.availability["A"].channels["web"].promised == 0
 
 
