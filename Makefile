@@ -20,11 +20,12 @@ PROCESSES ?= 2
 PYTEST = $(BIN)/python -m pytest
 # what the demo is given: make demo DEMO="--seconds 10"
 DEMO ?=
-# the fault campaign: how many seeds, from which one on, one fault alone, a file for its table, and one with the result of
-# each seed, from which it goes on when it was interrupted
+# the fault campaign: how many seeds, from which one on, one fault alone, how many times as long this machine takes, a file
+# for its table, and one with the result of each seed, from which it goes on when it was interrupted
 SEEDS ?= 10
 FIRST ?= 1
 ONLY ?=
+SLOW ?=
 REPORT ?=
 RESULTS ?=
 
@@ -63,7 +64,7 @@ faults: $(DEVELOPMENT) ## kills, freezes and cuts off real processes under load 
 	@[ -d .cache/kafka ] || scripts/need mvn:maven
 	@$(BIN)/python -m bench.servers kafka-jars >/dev/null
 	@$(WARM_UP)
-	$(BIN)/python -m tests.faults.campaign --seeds $(SEEDS) --first $(FIRST) $(if $(ONLY),--only $(ONLY)) \
+	$(BIN)/python -m tests.faults.campaign --seeds $(SEEDS) --first $(FIRST) $(if $(ONLY),--only $(ONLY)) $(if $(SLOW),--slow $(SLOW)) \
 		$(if $(REPORT),--report $(REPORT)) $(if $(RESULTS),--results $(RESULTS))
 
 check: $(DEVELOPMENT) ## ruff, its formatter, mypy and the import rules

@@ -45,8 +45,8 @@ class Work(NamedTuple):
 class Save(NamedTuple):
     """Snapshot every lane, between two activations, and go on with lanes restored from that.
 
-    `whole`: all of their state is packed; else they may be kept as a base and what they were given since, and a lane that
-    has just begun a base goes on as it is.
+    `whole`: all of their state is packed; else they may be kept as a base and what they were given since, and a lane
+    that has just begun a base goes on as it is.
     """
 
     whole: bool = True

@@ -13,7 +13,7 @@ import msgspec
 
 from tests.faults.report import markdown
 from tests.faults.results import Noted, note, noted, product_of
-from tests.faults.schedule import FAULTS, FaultKind, draw
+from tests.faults.schedule import FAULTS, FaultKind, draw, slowed
 from tests.faults.servers import Servers
 from tests.faults.striking import Run, SeedResult
 
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     options = _options(arguments)
     seeds = range(options.first, options.first + options.seeds)
     results: list[SeedResult] = []
-    product = product_of(CHECKOUT)
+    product = product_of(CHECKOUT) + (f"/{options.slow:g}" if options.slow != 1 else "")
     try:
         known = noted(options.results, product, options.only) if options.results else {}
     except ValueError as error:
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     folder = Path(tempfile.mkdtemp(prefix="onhand-faults-"))
     with Servers() as servers:
         for seed in seeds:
-            result = known.get(seed) or _one(seed, options.only, servers, folder, keep=options.keep)
+            result = known.get(seed) or _one(seed, options, servers, folder)
             results.append(result)
             if options.results and seed not in known:
                 note(options.results, Noted(product, options.only, result))
@@ -51,9 +51,9 @@ def main(arguments: list[str]) -> int:
     return FOUND_SOMETHING if failed else DONE
 
 
-def _one(seed: int, only: FaultKind | None, servers: Servers, folder: Path, *, keep: bool) -> SeedResult:
+def _one(seed: int, options: argparse.Namespace, servers: Servers, folder: Path) -> SeedResult:
     """One seed; its folder stays where something was violated."""
-    schedule = draw(seed, only)
+    schedule = slowed(draw(seed, options.only), options.slow)
     own = folder / f"seed-{seed}"
     own.mkdir()
     text = msgspec.json.encode(schedule).decode()
@@ -67,8 +67,8 @@ def _one(seed: int, only: FaultKind | None, servers: Servers, folder: Path, *, k
             _say(f"  {violation[:1500]}")
         _say(f"  schedule: {text}")
         _say(f"  kept: {own}")
-        _say(f"  again: make faults SEEDS=1 FIRST={seed}{f' ONLY={_dashed(only)}' if only else ''}")
-    elif not keep:
+        _say(f"  again: make faults SEEDS=1 FIRST={seed}{_chosen(options)}")
+    elif not options.keep:
         shutil.rmtree(own)
     return result
 
@@ -94,6 +94,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=10, help="how many [10]")
     parser.add_argument("--first", type=int, default=1, help="the first one [1]")
     parser.add_argument("--only", type=_fault, default=None, help=f"one fault alone: {', '.join(map(_dashed, FAULTS))}")
+    parser.add_argument("--slow", type=float, default=1.0, help="how many times as long this machine takes [1]")
     parser.add_argument("--report", type=Path, default=None, help="write the table there, after every seed")
     parser.add_argument(
         "--results", type=Path, default=None, help="go on where those noted there end, and note all there"
@@ -115,8 +116,12 @@ def _dashed(kind: str) -> str:
 
 def _command(options: argparse.Namespace) -> str:
     first = f" FIRST={options.first}" if options.first != 1 else ""
+    return f"make faults SEEDS={options.seeds}{first}{_chosen(options)}"
+
+
+def _chosen(options: argparse.Namespace) -> str:
     only = f" ONLY={_dashed(options.only)}" if options.only else ""
-    return f"make faults SEEDS={options.seeds}{first}{only}"
+    return only + (f" SLOW={options.slow:g}" if options.slow != 1 else "")
 
 
 def _say(text: str) -> None:

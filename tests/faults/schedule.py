@@ -111,6 +111,16 @@ def draw(seed: int, only: FaultKind | None = None) -> Schedule:
     )
 
 
+def slowed(schedule: Schedule, times: float) -> Schedule:
+    """The same for a machine that takes so many times as long: fewer records a second, and epochs further apart.
+
+    Without it a machine that is slower than the load heals from nothing, because it was never well.
+    """
+    rate = max(1, round(schedule.load.messages_per_second / times))
+    load = msgspec.structs.replace(schedule.load, messages_per_second=rate)
+    return msgspec.structs.replace(schedule, load=load, snapshot_seconds=round(schedule.snapshot_seconds * times, 2))
+
+
 def _fault(kind: FaultKind, chance: random.Random) -> Fault:
     plain = Fault(
         kind=kind,

@@ -8,7 +8,7 @@ from schemas.complaints import Complaint, read_toml
 from schemas.movements import Decoded, decode
 from schemas.rules import rules_from
 from tests.faults.load import load, rules_text
-from tests.faults.schedule import FAULTS, draw
+from tests.faults.schedule import FAULTS, draw, slowed
 
 NOW_MS = 1_795_219_200_000
 SEEDS = range(1, 201)
@@ -68,3 +68,13 @@ def test_half_of_the_flows_keep_lanes_as_changes_and_points_of_bases_are_passed(
     assert len(SEEDS) // 3 < sum(schedule.bases for schedule in drawn) < 2 * len(SEEDS) // 3
     armed = {(schedule.bases, point) for schedule in drawn for fault in schedule.faults for point in fault.points}
     assert {bases for bases, point in armed if point.startswith(("base", "forget"))} == {True}
+
+
+def test_a_slow_machine_has_the_same_faults_and_less_to_do() -> None:
+    """A half of the records a second, epochs twice as long, all else as drawn."""
+    plain = draw(5)
+    slow = slowed(plain, 2.0)
+    assert slow.load.messages_per_second * 2 == plain.load.messages_per_second
+    assert slow.snapshot_seconds == 2 * plain.snapshot_seconds
+    assert (slow.faults, slow.lanes, slow.workers) == (plain.faults, plain.lanes, plain.workers)
+    assert slowed(plain, 1.0) == plain
