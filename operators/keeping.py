@@ -264,7 +264,6 @@ def restored(
     check_base(number, name, base)
     then = LaneSettings(*state["settings"])
     lane = Lane.restore(number, base, rules, then, is_behind=is_behind)
-    lane.check_identity(state)
     chunks = tuple(map(bytes, state["chunks"]))
     for chunk in chunks:
         for record in _records_of(chunk):

@@ -297,12 +297,6 @@ class Lane:
         """What every blob of the lane says of itself."""
         return {"lane": self.number, "lanes": self._settings.lanes, "incarnation": self._settings.incarnation}
 
-    def check_identity(self, state: dict[str, Any]) -> None:
-        """SnapshotError where that state is not this lane's."""
-        for name, expected in self.identity.items():
-            if state[name] != expected:
-                raise SnapshotError(f"the snapshot has {name} = {state[name]}, this run {expected}")
-
     @property
     def settings(self) -> LaneSettings:
         """What the lane was made with."""
@@ -398,7 +392,9 @@ class Lane:
     ) -> "Lane":
         """As `restore`, from what the blob holds."""
         lane = cls(number, rules, settings, shadow, is_behind=is_behind)
-        lane.check_identity(state)
+        for name, expected in lane.identity.items():
+            if state[name] != expected:
+                raise SnapshotError(f"the snapshot has {name} = {state[name]}, this run {expected}")
         lane._origins = {Origin(*origin): row for row, origin in enumerate(state["origins"])}
         lane._applied = state["applied"]
         lane._clocks.load(state["clocks_ms"])

@@ -84,6 +84,18 @@ def test_who_keeps_a_base_does_not_wait_for_the_disk(
     assert bases.has("lane-1-a.base")
 
 
+def test_a_base_is_not_there_before_its_name_is_on_disk(
+    bases: FileBases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that dies may forget a file whose folder was not synchronised."""
+    seen: list[tuple[Path, bool]] = []
+    monkeypatch.setattr("flows.bases._sync", lambda folder: seen.append((folder, bases.has("lane-1-a.base"))))
+    bases.keep("lane-1-a.base", b"all of it")
+    bases.close()
+    assert seen == [(tmp_path, False)]
+    assert bases.has("lane-1-a.base")
+
+
 def test_no_more_waits_than_memory_has_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is too much is not begun, and its lane is kept whole; when there is room again, others are."""
     may_sync = threading.Event()

@@ -16,6 +16,7 @@ from operators.keeping import (
     Changes,
     Keeping,
     Limits,
+    _merged,
     base_of,
     is_whole,
     restored,
@@ -180,6 +181,19 @@ def test_a_lane_goes_on_from_changes_after_a_restart() -> None:
     kept.restart(blob)
     sku = kept.lane._stock.names.row("A")  # noqa: SLF001
     assert kept.lane._availability(sku).locations["east"].on_hand == 15  # noqa: SLF001
+
+
+def test_batches_are_joined_where_their_log_goes_on() -> None:
+    """Never with another log's, nor where a log was read again: offsets of a batch grow."""
+    first, more, again = (piece(LOG, begin, [moved(begin), moved(begin + 1)]) for begin in (0, 2, 3))
+    other, headed = piece(OTHER_LOG, 9, [moved(9)]), piece(LOG, 5, [moved(5)])._replace(headers=[[("a", b"b")]])
+    joined = _merged([first, more, again, headed, other])
+    assert [record.offsets for record in joined if isinstance(record, Batch)] == [[0, 1, 2, 3], [3, 4, 5], [9]]
+    assert [record.headers for record in joined if isinstance(record, Batch)] == [
+        None,
+        [None, None, [("a", b"b")]],
+        None,
+    ]
 
 
 def test_who_is_to_be_told_and_explained_is_kept_beside_the_changes() -> None:
