@@ -27,7 +27,7 @@ from sinks.redis_keys import read_health
 from sinks.redis_server import tethered
 from tests.cli.command import CHECKOUT, NOWHERE, onhand
 from tests.faults.flow import Flow, ViolationError, still_there
-from tests.faults.hooks.sitecustomize import PARTITIONS_MAX, Cells
+from tests.faults.hooks.sitecustomize import ARMED, DISARMED, PARTITIONS_MAX, Cells
 from tests.faults.load import load, rules_text
 from tests.faults.proxy import CALM, Proxy, Weather
 from tests.faults.reader import ReaderReport
@@ -417,7 +417,15 @@ class Run:
 
     def _kill_at_points(self, fault: Fault, struck: Struck) -> int | None:
         """All are armed at once: the second strikes while the first is being recovered from, or right after."""
+        first = self._armed
         markers = [self._arm(point) for point in fault.points]
+        try:
+            return self._wait_for_strikes(fault, markers, struck)
+        finally:  # what has not struck would do so in a later fault, or in the drain at the end
+            for number in range(first, self._armed):
+                self._cells[PARTITIONS_MAX + number] = DISARMED
+
+    def _wait_for_strikes(self, fault: Fault, markers: list[Path], struck: Struck) -> int | None:
         since_ms = None
         for marker, point in zip(markers, fault.points, strict=True):
             deadline = time.monotonic() + POINT_SECONDS_MAX
@@ -440,7 +448,7 @@ class Run:
         number = self._armed
         self._armed += 1
         (self._faults_folder / f"armed-{number}").write_text(point)
-        self._cells[PARTITIONS_MAX + number] = 1
+        self._cells[PARTITIONS_MAX + number] = ARMED
         return self._faults_folder / f"struck-{number}"
 
     def _freeze_worker(self, struck: Struck) -> int:

@@ -9,7 +9,16 @@ import pytest
 
 from tests.cli.command import CHECKOUT, environment
 from tests.faults.flow import HOOKS
-from tests.faults.hooks.sitecustomize import BASES, FOLDER, KEEPING, PARTITIONS_MAX, POINTS, Cells
+from tests.faults.hooks.sitecustomize import (
+    ARMED,
+    BASES,
+    DISARMED,
+    FOLDER,
+    KEEPING,
+    PARTITIONS_MAX,
+    POINTS,
+    Cells,
+)
 from tests.faults.schedule import MARKED
 
 SECONDS_MAX = 60.0
@@ -47,7 +56,7 @@ def test_a_marked_point_strikes_at_its_call_and_only_once(tmp_path: Path, marked
     """The third call does not come back; the next process passes as often as it likes."""
     cells = Cells(tmp_path)
     (tmp_path / "armed-0").write_text(f"{marked}:3")
-    cells[PARTITIONS_MAX] = 1
+    cells[PARTITIONS_MAX] = ARMED
     target = POINTS[marked.removesuffix("_before")]
 
     done = python(tmp_path, PASS, *target, "5")
@@ -66,6 +75,17 @@ def test_nothing_strikes_that_is_not_armed(tmp_path: Path) -> None:
     done = python(tmp_path, PASS, *POINTS["flush"], "5")
     assert done.returncode == 0
     assert done.stdout.count("passed") == 5
+
+
+def test_what_is_disarmed_strikes_nobody_and_hides_no_other(tmp_path: Path) -> None:
+    """A point that was not passed in time must not strike in the next fault."""
+    cells = Cells(tmp_path)
+    for number, calls in enumerate((1, 3)):
+        (tmp_path / f"armed-{number}").write_text(f"flush_before:{calls}")
+    cells[PARTITIONS_MAX], cells[PARTITIONS_MAX + 1] = DISARMED, ARMED
+    done = python(tmp_path, PASS, *POINTS["flush"], "5")
+    assert done.stdout.count("passed") == 2
+    assert [(tmp_path / f"struck-{number}").exists() for number in range(2)] == [False, True]
 
 
 KEEP = f"""

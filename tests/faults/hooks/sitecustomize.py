@@ -27,6 +27,7 @@ FOLDER = "ONHAND_FAULTS_FOLDER"
 PARTITIONS_MAX = 64
 ARMED_MAX = 16
 CELL_BYTES = 8
+ARMED, DISARMED = 1, 2  # of a cell; 0: nothing has been armed there
 CELLS_BYTES = (PARTITIONS_MAX + ARMED_MAX) * CELL_BYTES
 KINDS = ("before", "after")
 POINTS = {  # a marked point: module, class, method
@@ -47,7 +48,7 @@ BASES = "ONHAND_FAULTS_BASES"  # where it is set, lanes are kept as bases and ch
 class Cells:
     """Numbers in a file that all processes of a flow map: next offsets by partition, then what is armed.
 
-    What is armed is a text `<point>_<before or after>:<calls>` in a file `armed-N`, and N's cell is 1 from then on.
+    What is armed is a text `<point>_<before or after>:<calls>` in a file `armed-N`, and N's cell is ARMED from then on.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -75,8 +76,11 @@ class Striking:
     def at(self, where: str) -> None:
         """A marked point is passed."""
         for number in range(ARMED_MAX):
-            if not self._cells[PARTITIONS_MAX + number]:
+            state = self._cells[PARTITIONS_MAX + number]
+            if state == 0:
                 return  # they are armed in turn
+            if state == DISARMED:
+                continue
             armed, calls = self._left.get(number) or self._read(number)
             if armed == where:
                 self._left[number] = armed, calls - 1
