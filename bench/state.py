@@ -31,6 +31,7 @@ from operators.lane import Lane, LaneSettings
 from operators.lane_step import LaneHooks, LaneMaking
 from operators.route import route
 from operators.rules import RuleBook
+from operators.snapshots import unpack
 from schemas.batches import Batch, Origin
 from schemas.movements import Received, encode
 from schemas.settings import StateSettings
@@ -46,7 +47,6 @@ SKU: Final = "SKU-000001"
 INCARNATION: Final = 1
 FIRST_BASES_EPOCHS: Final = LANES_A_BASE + 2  # all lanes have a base by then
 CALM_BATCH: Final = 100
-CALM_LOG: Final = Origin("", "", 1, "calm")
 NEVER_SECONDS: Final = 86_400.0  # one epoch, so that only its end is a snapshot
 IN_FLIGHT_BYTES_MAX: Final = 4 << 20
 SECONDS_MAX: Final = 7200.0
@@ -169,7 +169,7 @@ def build(_: Start, file: str, store: str, redis_url: str) -> Built:
         sent=lambda _, bytes_: board.sent(0, bytes_),
         applied=lambda _, bytes_: board.applied(0, 0, bytes_),
         snapshotted=watch.snapshotted,
-        monotonic=watch.monotonic,
+        monotonic=time.monotonic,
     )
     around = Surroundings(is_full=lambda slot: board.in_flight(slot) > IN_FLIGHT_BYTES_MAX, wakes=True)
     source = JsonlSource(file, now_ms=now_ms, draining=lambda: False, around=around)
@@ -192,16 +192,12 @@ class _Watch:
         self._bytes: dict[int, int] = {}
         self._positions: dict[int, int] = {}
 
-    def monotonic(self) -> float:
-        """Asked before and after a lane is packed; before the first one, memory holds the state and nothing else."""
-        if not self._full_bytes:
-            gc.collect()
-            self._full_bytes = memory_bytes()
-            self._began = time.monotonic()
-        return time.monotonic()
-
     def snapshotted(self, lane: int, bytes_: int, positions: int, seconds: float) -> None:
-        """A lane was packed."""
+        """A lane was packed; when it is the first one, memory holds the state and that lane's blob, and little else."""
+        if not self._bytes:
+            self._began = time.monotonic() - seconds
+            gc.collect()
+            self._full_bytes = memory_bytes() - bytes_
         self._bytes[lane] = bytes_
         self._positions[lane] = positions
         self._seconds += seconds
@@ -237,10 +233,12 @@ def calm_epochs(_: Start, config: StateConfig, store: str) -> Calm:
     chance, made = Random(config.seed), (RuleBook(benchmark_rules()), _lane_settings())
     turns, calm = BaseTurns(), Calm([], [])
     with TemporaryDirectory(prefix="bases-", dir=Path(store).parent) as folder, FileBases(Path(folder), _fail) as bases:
-        lanes = {number: Lane.restore(number, blob, *made) for number, blob in lane_snapshots(Path(store))}
+        blobs = dict(lane_snapshots(Path(store)))
+        lanes = {number: Lane.restore(number, blob, *made) for number, blob in blobs.items()}
+        origin = Origin(*unpack(blobs[0])["origins"][0])  # of the file: all SKUs are at home there
         keepings = {number: Keeping(lane, bases, turns) for number, lane in lanes.items()}
         for epoch in range(FIRST_BASES_EPOCHS + config.calm_epochs):
-            for batch in _calm_batches(config, epoch, chance):
+            for batch in _calm_batches(config, origin, epoch, chance):
                 for number, part in route(batch, LANES):
                     keepings[number].given([part])
                     lanes[number].apply([part])
@@ -255,7 +253,7 @@ def calm_epochs(_: Start, config: StateConfig, store: str) -> Calm:
     return calm
 
 
-def _calm_batches(config: StateConfig, epoch: int, chance: Random) -> Iterator[Batch]:
+def _calm_batches(config: StateConfig, origin: Origin, epoch: int, chance: Random) -> Iterator[Batch]:
     """One epoch's movements of any SKUs, in pieces as a reader that keeps up has them."""
     first = config.load.movements + epoch * config.calm_movements
     for begin in range(first, first + config.calm_movements, CALM_BATCH):
@@ -263,7 +261,7 @@ def _calm_batches(config: StateConfig, epoch: int, chance: Random) -> Iterator[B
         skus = [f"SKU-{chance.randint(1, config.load.skus):06}" for _ in offsets]
         payloads = [encode(_movement_behind(config, offset, sku)) for offset, sku in zip(offsets, skus, strict=True)]
         keys: list[bytes | None] = [sku.encode() for sku in skus]
-        yield Batch(CALM_LOG, offsets, [-1] * CALM_BATCH, keys, list(payloads))
+        yield Batch(origin, offsets, [-1] * CALM_BATCH, keys, list(payloads))
 
 
 def _fail(name: str, error: OSError) -> NoReturn:
