@@ -195,7 +195,7 @@ class Keeping:
 
     def _blob(self, changes: Changes) -> bytes:
         lane = self._lane
-        untold, unexplained = lane.waiting
+        untold, unexplained, held = lane.waiting
         return pack(
             {
                 **lane.identity,
@@ -206,6 +206,7 @@ class Keeping:
                 "moved": [Clock(origin, *lane.clock_of(origin)) for origin in sorted(changes.moved)],
                 "untold": untold,
                 "unexplained": unexplained,
+                "held": held,
             }
         )
 
@@ -274,7 +275,7 @@ def restored(
     moved = [_clock_in(record) for record in state["moved"]]
     for clock in moved:
         lane.set_clock(*clock)
-    lane.wait_again(state["untold"], state["unexplained"])
+    lane.wait_again(state["untold"], state["unexplained"], state["held"])
     if then != settings or shadow is not None:
         return Restored(Lane.restore(number, lane.snapshot(), rules, settings, shadow, is_behind=is_behind), None)
     amount, origins = Amount(*state["amount"]), frozenset(clock.origin for clock in moved)

@@ -333,14 +333,15 @@ class Lane:
         self._told_rules.clear()
 
     @property
-    def waiting(self) -> tuple[list[int], list[int]]:
-        """SKUs (rows) that the topic is to be told of, and those to be explained; others than `apply` take some."""
-        return list(self._untold), list(self._unexplained)
+    def waiting(self) -> tuple[list[int], list[int], list[int]]:
+        """SKUs (rows) that the topic is to be told of, to be explained, and held; others than `apply` take some."""
+        return list(self._untold), list(self._unexplained), list(self._held)
 
-    def wait_again(self, untold: Iterable[int], unexplained: Iterable[int]) -> None:
+    def wait_again(self, untold: Iterable[int], unexplained: Iterable[int], held: Iterable[int]) -> None:
         """These wait, and no others."""
         self._untold = dict.fromkeys(untold)
         self._unexplained = dict.fromkeys(unexplained)
+        self._held = dict.fromkeys(held)
 
     def snapshot(self) -> bytes:
         """The whole state as one blob."""
@@ -361,6 +362,7 @@ class Lane:
                 "facts": self._facts.dump(),
                 "untold": list(self._untold),
                 "unexplained": list(self._unexplained),
+                "held": list(self._held),
                 "shadow": None if self._shadow is None else self._shadow.dump(),
             }
         )
@@ -415,6 +417,7 @@ class Lane:
             lane._shadow.load(state["shadow"])
         lane._untold = dict.fromkeys(state.get("untold", ()))
         lane._unexplained = dict.fromkeys(state.get("unexplained", ()))
+        lane._held = dict.fromkeys(state.get("held", ()))
         lane._review_all()
         return lane
 
@@ -452,11 +455,12 @@ class Lane:
         self._unexplained.update((sku, None) for sku in range(self._stock.skus.rows) if self._stock.is_shown(sku))
 
     def begin_refill_of_held(self) -> bool:
-        """What was told while behind is to be told again by `refill`; whether there is any."""
+        """What was told while behind is to be told again by `refill`; whether there is any.
+
+        It is held until then, by every snapshot, too: whoever goes on from one is behind again and hears nothing of it.
+        """
         self._refilling = iter(list(self._held))
-        has_held = bool(self._held)
-        self._held.clear()
-        return has_held
+        return bool(self._held)
 
     def refill(self, skus_max: int, teller: Teller | None = None) -> tuple[LaneResult, bool]:
         """The next SKUs that Redis is to be told again, and whether these were the last.
@@ -464,6 +468,8 @@ class Lane:
         One that waits for its home to show a change is left out: it comes when it shows.
         """
         stock, skus = self._stock, list(islice(self._refilling, skus_max))
+        for sku in skus:
+            self._held.pop(sku, None)
         shown = [sku for sku in skus if stock.is_shown(sku) and sku not in self._pending]
         plain = self._plain_of([] if teller is None else shown)
         hashes: list[HashCall] = []

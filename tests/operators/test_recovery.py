@@ -234,6 +234,31 @@ def test_what_is_told_while_behind_is_marked_and_told_again_when_caught_up() -> 
     assert _told(behind.given(log_of(record(6, "A"), first=6)), is_behind=False) == {"A": 6}
 
 
+def test_what_was_told_while_behind_is_told_again_by_whoever_goes_on() -> None:
+    """Redis made no hash for a SKU that it did not know, and its records are not read again behind the snapshot."""
+    first = _Behind(None)
+    first.given(log_of(*HISTORY), CaughtUp(0, 2))
+    second = _Behind(first.logic.snapshot())
+    then = second.given(CaughtUp(0, 2), log_of(record(3, "C"), first=3), CaughtUp(1, 2))
+    assert _told(then, is_behind=False) == {"A": 2, "B": 1, "C": 3}
+    third = _Behind(second.logic.snapshot())
+    assert _told(third.given(CaughtUp(0, 2), CaughtUp(1, 2)), is_behind=False) == {}
+
+
+def test_what_is_told_again_is_held_until_it_has_been_told() -> None:
+    """Nobody else knows of it when a run dies in between."""
+    behind = Lane(0, RuleBook(RULES), SETTINGS, is_behind=True)
+    behind.apply([log_of(*HISTORY)])
+    behind.apply([CaughtUp(0, 1)])
+    assert behind.begin_refill_of_held()
+    (told,) = behind.refill(1)[0].availability
+    again = Lane.restore(0, behind.snapshot(), RuleBook(RULES), SETTINGS, is_behind=True)
+    again.apply([CaughtUp(0, 1)])
+    assert again.begin_refill_of_held()
+    (rest,) = again.refill(9)[0].availability
+    assert {told.sku, rest.sku} == {"A", "B"}
+
+
 def test_a_lane_that_knows_nothing_may_be_behind_too() -> None:
     """A run that died before its first snapshot has shown what the next one reads again from the beginning."""
     behind = _Behind(None)
