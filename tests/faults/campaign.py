@@ -21,6 +21,7 @@ DONE: Final = 0
 FOUND_SOMETHING: Final = 1
 MISUSED: Final = 2
 INTERRUPTED: Final = 130
+SLOW_MAX: Final = 20.0
 CHECKOUT: Final = Path(__file__).parents[2]
 
 
@@ -94,13 +95,20 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=10, help="how many [10]")
     parser.add_argument("--first", type=int, default=1, help="the first one [1]")
     parser.add_argument("--only", type=_fault, default=None, help=f"one fault alone: {', '.join(map(_dashed, FAULTS))}")
-    parser.add_argument("--slow", type=float, default=1.0, help="how many times as long this machine takes [1]")
+    parser.add_argument("--slow", type=_times, default=1.0, help="how many times as long this machine takes [1]")
     parser.add_argument("--report", type=Path, default=None, help="write the table there, after every seed")
     parser.add_argument(
         "--results", type=Path, default=None, help="go on where those noted there end, and note all there"
     )
     parser.add_argument("--keep", action="store_true", help="keep the folders of all seeds")
     return parser.parse_args(arguments)
+
+
+def _times(text: str) -> float:
+    times = float(text)
+    if not 1.0 <= times <= SLOW_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 1 and {SLOW_MAX:g}")
+    return times
 
 
 def _fault(text: str) -> FaultKind:
