@@ -15,8 +15,7 @@ import msgspec
 from bytewax.recovery import init_db_dir
 
 from flows.bases import base_in
-from operators.keeping import check_base, is_whole
-from operators.snapshots import SnapshotError, unpack
+from operators.snapshots import SnapshotError, check_base, is_whole, unpack
 
 FORMAT: Final = 2
 BY_CRC32_FORMAT: Final = 1  # whose SKUs live in lanes by CRC-32, for ever

@@ -12,7 +12,17 @@ from typing import Any, Final, NamedTuple, Protocol
 from operators.lane import Lane, LaneSettings
 from operators.route import Item, Part
 from operators.rules import RuleBook
-from operators.snapshots import Dense, SnapshotError, checksum_of, pack, squeezed, unpack, unsqueezed
+from operators.snapshots import (
+    Dense,
+    SnapshotError,
+    base_of,
+    check_base,
+    is_whole,
+    pack,
+    squeezed,
+    unpack,
+    unsqueezed,
+)
 from schemas.batches import Batch, Origin
 
 ROW_COST: Final = 20  # a message that goes row by row takes as long as so many plain ones
@@ -223,22 +233,6 @@ class Keeping:
         is_full = len(self._used) == self._limits.snapshots  # a run before this one may have used others until then
         if is_full and (not was_full or oldest not in {None, *used}):
             self._bases.keep_only(self._lane.number, used)
-
-
-def base_of(lane: int, blob: bytes) -> str:
-    """The name of a base, which says what it holds."""
-    return f"lane-{lane}-{checksum_of(blob):016x}.base"
-
-
-def check_base(lane: int, name: str, blob: bytes) -> None:
-    """SnapshotError where `blob` is not the base of that name."""
-    if base_of(lane, blob) != name:
-        raise SnapshotError(f"its base {name} is not what it was: its checksum does not match")
-
-
-def is_whole(state: dict[str, Any]) -> bool:
-    """Whether an unpacked blob is all of a state."""
-    return "base" not in state
 
 
 def restored(

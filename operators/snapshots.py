@@ -71,9 +71,20 @@ def unsqueezed(text: bytes) -> Any:  # noqa: ANN401  # whatever was squeezed
     return msgspec.msgpack.decode(zstandard.ZstdDecompressor().decompress(text))
 
 
-def checksum_of(blob: bytes) -> int:
-    """Of a whole blob."""
-    return xxh3_64_intdigest(blob)
+def base_of(lane: int, blob: bytes) -> str:
+    """The name of a base, which says what it holds."""
+    return f"lane-{lane}-{xxh3_64_intdigest(blob):016x}.base"
+
+
+def check_base(lane: int, name: str, blob: bytes) -> None:
+    """SnapshotError where `blob` is not the base of that name."""
+    if base_of(lane, blob) != name:
+        raise SnapshotError(f"its base {name} is not what it was: its checksum does not match")
+
+
+def is_whole(state: dict[str, Any]) -> bool:
+    """Whether an unpacked blob is all of a state."""
+    return "base" not in state
 
 
 def _decoded(compressed: memoryview, dense: memoryview) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from flows.availability import Sinks, availability_flow
 from flows.bases import FileBases
 from flows.running import run_flow
 from flows.store import FORMAT, Meta, create, lane_snapshots, report
-from operators.keeping import Limits, is_whole, restored
+from operators.keeping import Limits, restored
 from operators.lane import LaneSettings
 from operators.lane_step import LaneMaking
 from operators.rules import RuleBook
-from operators.snapshots import SnapshotError, unpack
+from operators.snapshots import SnapshotError, is_whole, unpack
 from schemas.rules import ChannelRules, LocationRules, Rules
 from sinks.nowhere import NowhereSink
 from sources.jsonl import JsonlSource

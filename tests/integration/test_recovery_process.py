@@ -20,8 +20,7 @@ from bench.drain import Raw, produce
 from bench.generate import RULES_PATH, LoadConfig, benchmark_rules, movements
 from bench.servers import free_port
 from flows.store import lane_snapshots, report
-from operators.keeping import is_whole
-from operators.snapshots import unpack
+from operators.snapshots import is_whole, unpack
 from sinks.redis_keys import read_health
 from tests.cli.command import onhand
 from tests.faults.flow import Flow, still_there

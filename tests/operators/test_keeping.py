@@ -17,15 +17,13 @@ from operators.keeping import (
     Keeping,
     Limits,
     _merged,
-    base_of,
-    is_whole,
     restored,
 )
 from operators.lane import Lane, LaneSettings
 from operators.lane_step import LaneLogic, LaneMaking
 from operators.route import Part, route
 from operators.rules import RuleBook
-from operators.snapshots import SnapshotError, unpack
+from operators.snapshots import SnapshotError, base_of, is_whole, unpack
 from schemas.batches import Batch, Origin
 from schemas.rules import Rules
 from tests.fact_storms import storm
