@@ -8,8 +8,10 @@ RUNTIME := $(VENV)/.made-for-running
 DEVELOPMENT := $(VENV)/.made-for-development
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 EDITABLE := install --no-build-isolation --no-deps --editable .
-# compiles the loops where their file has changed since, half a minute: else each process that starts would do it
-WARM_UP := $(BIN)/python -c "from operators.lane import warm_up; warm_up()"
+# compiles what has changed since, the loops half a minute long: else each process that starts would do it, and where
+# Python is told to write no bytecode, all of it each time
+WARM_UP := $(BIN)/python -m compileall -q bench cli flows operators schemas sinks sources \
+	&& $(BIN)/python -c "from operators.lane import warm_up; warm_up()"
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --fork-strategy fewest \
 	--no-header --no-emit-index-url --no-emit-find-links $(UPGRADE)
 COMPILE := $(LOCK) pyproject.toml --extra build

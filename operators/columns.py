@@ -7,15 +7,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.memory import zeros
+from operators.memory import lengthened, roomier, zeros
 from operators.packing import packed, places_of, places_of_row, unpack
 from operators.plain import MEMBER_FACTOR, OWNER_FACTOR, NameTable, PairTable, enter_names, enter_pairs
 from operators.snapshots import Dense
 
 Array = NDArray[Any]
 FIRST_CAPACITY: Final = 16
-DOUBLED_MAX: Final = 1024  # what is longer grows by a quarter: copies are cheap, memory that waits for rows is not
 INT32_MAX: Final = 2**31 - 1
+SLOT_BYTES: Final = 4
 NAME_BYTES_USUAL: Final = 16
 FACTORS: Final = (int(OWNER_FACTOR), int(MEMBER_FACTOR))  # as `pair_slot` has them
 HALF_BITS: Final = 32
@@ -27,19 +27,11 @@ def record_of(fields: Sequence[tuple[str, type[np.generic]]]) -> np.dtype[Any]:
     return np.dtype((np.record, np.dtype(list(fields), align=True)))
 
 
-def roomier(capacity: int, wanted: int) -> int:
-    """What to make of a capacity that is to hold `wanted`, so that it seldom has to be made larger again."""
-    more = capacity if capacity <= DOUBLED_MAX else capacity // 4
-    return max(wanted, capacity + more)
-
-
 def grown(array: Array, size: int) -> Array:
     """`array`, or where it is shorter than `size` a longer one that begins with it."""
     if size <= len(array):
         return array
-    longer = zeros(roomier(len(array), size), array.dtype)
-    longer[: len(array)] = array
-    return longer
+    return lengthened(array, roomier(len(array), size, array.itemsize))
 
 
 class _Cells(dict[str, memoryview]):
@@ -77,7 +69,7 @@ class Columns:
         """A new row of zeros; returns its number."""
         row = self.rows
         if row == self.capacity:
-            self._grow(roomier(row, row + 1))
+            self._grow(row + 1)
         self.rows = row + 1
         return row
 
@@ -98,14 +90,13 @@ class Columns:
     def make_room(self, rows: int) -> None:
         """Room for at least `rows` more."""
         if self.rows + rows > self.capacity:
-            self._grow(roomier(self.capacity, self.rows + rows))
+            self._grow(self.rows + rows)
 
     def keep(self, wanted: Array) -> None:
         """Drops every row that `wanted`, a mask, does not name; the others move up in their order."""
         kept = self.table[: self.rows][wanted]
         self.rows = len(kept)
-        self.table = zeros(max(FIRST_CAPACITY, self.rows), self._dtype)
-        self.table[: self.rows] = kept
+        self.table = lengthened(kept, max(FIRST_CAPACITY, self.rows))
         self._view()
 
     def dump(self) -> dict[str, Any]:
@@ -139,10 +130,9 @@ class Columns:
         self.table = zeros(max(FIRST_CAPACITY, rows), self._dtype)
         self._view()
 
-    def _grow(self, capacity: int) -> None:
-        table = zeros(capacity, self._dtype)
-        table[: self.rows] = self.table[: self.rows]
-        self.table = table
+    def _grow(self, rows: int) -> None:
+        """Room for this many rows."""
+        self.table = lengthened(self.table[: self.rows], roomier(self.capacity, rows, self._dtype.itemsize))
         self._view()
 
     def _view(self) -> None:
@@ -374,9 +364,9 @@ class Pairs:
         while 2 * rows > slots:
             slots *= 2
         if rows > nexts:
-            nexts = roomier(nexts, rows)
+            nexts = roomier(nexts, rows, SLOT_BYTES)
         if owners > heads:
-            heads = roomier(heads, owners)
+            heads = roomier(heads, owners, SLOT_BYTES)
         return slots, nexts, heads
 
     def _move(self, slots: int, nexts: int, heads: int) -> None:

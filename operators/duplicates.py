@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from operators.columns import Columns, grown, record_of
-from operators.memory import zeros
+from operators.memory import lengthened, zeros
 from operators.packing import mark_live_ids, packed, places_of, unpack
 from operators.plain import enter_ids
 from operators.snapshots import Dense
@@ -134,9 +134,7 @@ class RecentIds:
 
     def _keep(self, ids: Array) -> None:
         """These ids, all different, and no others."""
-        table = zeros(max(FIRST_CAPACITY, len(ids)), _ID)
-        table[: len(ids)] = ids
-        self._take(table, len(ids))
+        self._take(lengthened(ids, max(FIRST_CAPACITY, len(ids))), len(ids))
 
     def _take(self, table: Array, rows: int) -> None:
         """These rows are the ids now."""
@@ -144,20 +142,20 @@ class RecentIds:
         self.rows = rows
         counts = np.bincount(table["sku"][:rows], minlength=self._skus.rows)
         self._skus["ids"][:] = counts[: self._skus.rows]
-        self._enter()
+        self._enter(rows)
 
     def _grow(self, ids: int) -> None:
         """Room for this many ids."""
         self.table = grown(self.table, ids)
-        if 2 * len(self.table) > len(self.slots):
-            self._enter()
+        if 2 * ids > len(self.slots):
+            self._enter(ids)
         else:
             self._view()
 
-    def _enter(self) -> None:
-        """Gives each id a slot, in a table of the size for them."""
+    def _enter(self, ids: int) -> None:
+        """Gives each id a slot, in a table of the size for this many."""
         size = 2 * FIRST_CAPACITY
-        while size < 2 * len(self.table):
+        while size < 2 * ids:
             size *= 2
         self.slots: NDArray[np.int32] = zeros(size, np.int32)
         enter_ids(self.slots, self.table, self.rows)

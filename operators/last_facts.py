@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from operators.columns import FIRST_CAPACITY, Array, IndexedNames, grown, record_of
-from operators.memory import zeros
+from operators.memory import copy_rows, lengthened, roomier, zeros
 from operators.packing import (
     NO_WORD,
     PACKED,
@@ -30,6 +30,7 @@ from schemas.outputs import RecentRecord
 from schemas.times import format_ms
 
 FIRST_BYTES: Final = 4096
+SPARE_MAX: Final = 4  # times as much memory as may be taken: what is beyond goes back when facts got fewer or shorter
 QUANTITY_BYTES: Final = 6
 _HEAD: Final = record_of(
     [(name, np.int64) for name in ("time_ms", "quantity")]
@@ -65,6 +66,7 @@ class LastFacts:
         self._locations = locations
         self._used = 0
         self.moves = 0
+        self._room = FIRST_BYTES  # how much of `_texts` may be taken before it is cleaned
         self._texts = zeros(FIRST_BYTES, np.uint8)
         self._rings = [zeros(FIRST_CAPACITY * KEPT, np.int64) for _ in range(2)]
         self._counts = [zeros(FIRST_CAPACITY, np.int64) for _ in range(2)]
@@ -102,7 +104,7 @@ class LastFacts:
     @property
     def room_bytes(self) -> int:
         """How much may be taken before more room has to be made."""
-        return len(self._texts) - FACT_BYTES_MAX
+        return self._room - FACT_BYTES_MAX
 
     def columns(self) -> FactColumns:
         """The memory of it all, for compiled loops."""
@@ -114,7 +116,7 @@ class LastFacts:
 
     def make_room(self, bytes_: int, skus: int) -> None:
         """Room for this many bytes more, and for SKUs up to this row."""
-        if self._used + bytes_ + FACT_BYTES_MAX > len(self._texts):
+        if self._used + bytes_ + FACT_BYTES_MAX > self._room:
             self._clean(bytes_ + FACT_BYTES_MAX)
         if skus > len(self._counts[0]):
             self._counts = [grown(counts, skus) for counts in self._counts]
@@ -164,7 +166,8 @@ class LastFacts:
         unpack(dumped["heads"], heads, _HEAD_PLACES, facts)
         ends = np.concatenate([[0], _unpacked(dumped["word_ends"], dumped["word_count"], np.int64)])
         words, read = (np.frombuffer(dumped[name], np.uint8) for name in ("words", "texts"))
-        self._texts = zeros(max(FIRST_BYTES, dumped["bytes"] + FACT_BYTES_MAX), np.uint8)
+        self._room = max(FIRST_BYTES, dumped["bytes"] + FACT_BYTES_MAX)
+        self._texts = zeros(self._room, np.uint8)
         (recent, plain), (recent_count, plain_count) = self._rings, self._counts
         self._used = int(
             spread_facts(heads, shares, words, ends, read, recent, plain, recent_count, plain_count, self._texts)
@@ -176,7 +179,8 @@ class LastFacts:
         texts = np.frombuffer(dumped["texts"], np.uint8)
         self._used = len(texts)
         self.moves += 1
-        self._texts = grown(texts.copy(), max(FIRST_BYTES, self._used + FACT_BYTES_MAX))
+        self._room = max(FIRST_BYTES, self._used + FACT_BYTES_MAX)
+        self._texts = lengthened(texts, self._room)
         self._counts = [np.frombuffer(dumped[f"{name}_count"], "<i8").astype(np.int64) for name in ("recent", "plain")]
         self._rings = [np.frombuffer(dumped[f"{name}_ring"], "<i8").astype(np.int64) for name in ("recent", "plain")]
         self._counts = [grown(counts, FIRST_CAPACITY) for counts in self._counts]
@@ -233,11 +237,14 @@ class LastFacts:
 
     def _clean(self, bytes_: int) -> None:
         """Drops what no ring points to any more, and makes room for `bytes_`."""
-        before, texts = self._texts, zeros(max(FIRST_BYTES, self._used + self._used // 2 + bytes_), np.uint8)
-        rings, counts, places = self._rings, self._counts, np.zeros(KEPT, np.int64)
-        self._used = int(keep_facts(before, texts, rings[0], rings[1], counts[0], counts[1], places))
-        self._texts = texts[: max(FIRST_BYTES, self._used + self._used // 2 + bytes_)]
-        self.moves += 1
+        kept, places = scratch.array("kept", np.uint8, self._used + WORD_BYTES), np.zeros(KEPT, np.int64)
+        (recent, plain), (recent_count, plain_count) = self._rings, self._counts
+        self._used = int(keep_facts(self._texts, kept, recent, plain, recent_count, plain_count, places))
+        self._room = max(FIRST_BYTES, self._used + self._used // 2 + bytes_)
+        if not self._room <= len(self._texts) <= SPARE_MAX * self._room:
+            self._texts = zeros(roomier(min(len(self._texts), self._room), self._room, 1), np.uint8)
+            self.moves += 1
+        copy_rows(kept[: self._used], self._texts)
 
 
 def _packed_numbers(numbers: Array) -> Dense:

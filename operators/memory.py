@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 APART_BYTES_MIN: Final = 128 * 1024  # below, what is left over of the last page would weigh
+DOUBLED_MAX: Final = 1024  # what is longer, but has no pages of its own, grows by a quarter: memory that waits weighs
 
 
 def zeros(size: int, type_: DTypeLike) -> NDArray[Any]:
@@ -25,3 +26,25 @@ def zeros(size: int, type_: DTypeLike) -> NDArray[Any]:
     except OSError:
         return np.zeros(size, dtype)
     return np.frombuffer(pages, dtype, size)
+
+
+def roomier(size: int, wanted: int, item_bytes: int) -> int:
+    """What to make of a size that is to be `wanted` at least, so that it seldom has to be made larger again.
+
+    Pages of one's own double: those that nothing was written to take no memory, and to get them, which is what growing
+    costs, takes longer than to copy them.
+    """
+    doubles = size <= DOUBLED_MAX or 2 * size * item_bytes >= APART_BYTES_MIN
+    return max(wanted, 2 * size if doubles else size + size // 4)
+
+
+def lengthened(array: NDArray[Any], size: int) -> NDArray[Any]:
+    """So many items, of which the first are those of `array`."""
+    longer = zeros(size, array.dtype)
+    copy_rows(array, longer)
+    return longer
+
+
+def copy_rows(rows: NDArray[Any], longer: NDArray[Any]) -> None:
+    """`longer` begins with `rows`: as bytes, because numpy copies records field by field."""
+    longer[: len(rows)].view(np.uint8)[:] = rows.view(np.uint8)

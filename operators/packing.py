@@ -75,7 +75,7 @@ class Scratch:
         """At least so many numbers or records, with anything in them."""
         array = self._arrays.get(name)
         if array is None or len(array) < size:
-            array = self._arrays[name] = np.empty(size, type_)
+            array = self._arrays[name] = np.empty(size + size // 4, type_)
         return array
 
 

@@ -109,7 +109,7 @@ def _chosen(batch: Batch, places: list[int]) -> Batch:
 def packed(batch: Batch) -> Packed:
     """The messages of `batch` in one piece; what has no key has the SKU that it names for one."""
     payloads, keys = batch.payloads, batch.keys
-    if None in payloads:
+    if not all(payloads):
         payloads = [payload or b"" for payload in payloads]
     if not all(keys):
         keys = [key or _sku_in(payload) for key, payload in zip(keys, payloads, strict=True)]

@@ -10,8 +10,11 @@ import psutil
 import pytest
 
 from operators import memory
-from operators.columns import Columns, record_of
-from operators.memory import APART_BYTES_MIN, zeros
+from operators.columns import Columns, IndexedNames, record_of
+from operators.last_facts import LastFacts
+from operators.memory import APART_BYTES_MIN, lengthened, roomier, zeros
+from operators.plain import KEPT
+from schemas.movements import Released
 
 ROWS, TABLES = 20_000, 40
 
@@ -45,6 +48,56 @@ def test_where_no_more_pages_are_to_be_had_malloc_is_asked(monkeypatch: pytest.M
     values = zeros(APART_BYTES_MIN, np.int64)
     values[:] = 7
     assert (values == 7).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted", "item_bytes", "made"),
+    [
+        (16, 17, 8, 32),
+        (1024, 1025, 8, 2048),
+        (2048, 2049, 8, 2560),  # no pages of its own: a quarter
+        (8192, 8193, 8, 16_384),  # pages of its own, which take nothing before they are written to
+        (8192, 50_000, 8, 50_000),
+    ],
+)
+def test_what_grows_has_room_for_more(size: int, wanted: int, item_bytes: int, made: int) -> None:
+    """So that it is seldom copied, and does not weigh."""
+    assert roomier(size, wanted, item_bytes) == made
+
+
+def test_a_longer_array_begins_with_the_shorter_one() -> None:
+    """All fields of its records; what follows is zeros."""
+    rows = zeros(3, record_of([("units", np.int64), ("row", np.int32), ("kind", np.int8)]))
+    rows[:] = [(1, 2, 3), (-4, -5, -6), (7, 8, 9)]
+    for size in (3, 4, APART_BYTES_MIN):
+        longer = lengthened(rows, size)
+        assert (longer.dtype, longer[:3].tolist()) == (rows.dtype, rows.tolist())
+        assert len(longer) == size
+        assert not longer["units"][3:].any()
+
+
+def test_facts_that_got_shorter_give_memory_back() -> None:
+    """And are the same facts as before."""
+    facts = LastFacts(IndexedNames())
+    longer, shorter = bytes_after(facts, id_bytes=250), bytes_after(facts, id_bytes=1)
+    assert facts.used_bytes < shorter < longer / 2
+
+
+def bytes_after(facts: LastFacts, id_bytes: int) -> int:
+    """What the texts take when enough facts were noted to clean them several times."""
+    skus, numbers = range(2000), range(4 * KEPT)
+    for number in numbers:
+        for sku in skus:
+            facts.note(sku, _note(sku, number, id_bytes), number)
+    for sku in skus:
+        kept = [_note(sku, number, id_bytes).id for number in reversed(numbers[-KEPT:])]
+        assert [record.id for record in facts.of(sku)] == kept
+    return len(facts.columns().texts)
+
+
+def _note(sku: int, number: int, id_bytes: int) -> Released:
+    id_ = f"{sku}-{number}".ljust(id_bytes, ".")
+    return Released(id=id_, source="wms", time="2026-11-21T09:00:00Z", sku=str(sku), location="dc", quantity=1)
 
 
 def test_tables_that_grew_take_hardly_more_than_their_rows() -> None:
