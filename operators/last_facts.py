@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from operators.columns import FIRST_CAPACITY, Array, IndexedNames, grown, record_of
-from operators.memory import copy_rows, lengthened, roomier, zeros
+from operators.memory import APART_BYTES_MIN, copy_rows, lengthened, zeros
 from operators.packing import (
     NO_WORD,
     PACKED,
@@ -242,7 +242,7 @@ class LastFacts:
         self._used = int(keep_facts(self._texts, kept, recent, plain, recent_count, plain_count, places))
         self._room = max(FIRST_BYTES, self._used + self._used // 2 + bytes_)
         if not self._room <= len(self._texts) <= SPARE_MAX * self._room:
-            self._texts = zeros(roomier(min(len(self._texts), self._room), self._room, 1), np.uint8)
+            self._texts = zeros(self._room if self._room < APART_BYTES_MIN else 2 * self._room, np.uint8)
             self.moves += 1
         copy_rows(kept[: self._used], self._texts)
 

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 APART_BYTES_MIN: Final = 128 * 1024  # below, what is left over of the last page would weigh
+# some systems count addresses as if they were memory, so what is longer than this does not take many more
+FAST_BYTES_MAX: Final = 2 * 1024 * 1024
 DOUBLED_MAX: Final = 1024  # what is longer, but has no pages of its own, grows by a quarter: memory that waits weighs
 
 
@@ -31,11 +33,13 @@ def zeros(size: int, type_: DTypeLike) -> NDArray[Any]:
 def roomier(size: int, wanted: int, item_bytes: int) -> int:
     """What to make of a size that is to be `wanted` at least, so that it seldom has to be made larger again.
 
-    Pages of one's own double: those that nothing was written to take no memory, and to get them, which is what growing
-    costs, takes longer than to copy them.
+    Pages of one's own grow faster: those that nothing was written to take no memory, and to get pages, which is what
+    growing costs, takes longer than to copy them.
     """
-    doubles = size <= DOUBLED_MAX or 2 * size * item_bytes >= APART_BYTES_MIN
-    return max(wanted, 2 * size if doubles else size + size // 4)
+    bytes_ = 2 * size * item_bytes
+    if bytes_ >= APART_BYTES_MIN:
+        return max(wanted, 4 * size if bytes_ < FAST_BYTES_MAX else 2 * size)
+    return max(wanted, 2 * size if size <= DOUBLED_MAX else size + size // 4)
 
 
 def lengthened(array: NDArray[Any], size: int) -> NDArray[Any]:

@@ -56,8 +56,10 @@ def test_where_no_more_pages_are_to_be_had_malloc_is_asked(monkeypatch: pytest.M
         (16, 17, 8, 32),
         (1024, 1025, 8, 2048),
         (2048, 2049, 8, 2560),  # no pages of its own: a quarter
-        (8192, 8193, 8, 16_384),  # pages of its own, which take nothing before they are written to
+        (8191, 8192, 8, 10_238),
+        (8192, 8193, 8, 32_768),  # pages of its own, which take nothing before they are written to
         (8192, 50_000, 8, 50_000),
+        (131_072, 131_073, 8, 262_144),  # two MiB
     ],
 )
 def test_what_grows_has_room_for_more(size: int, wanted: int, item_bytes: int, made: int) -> None:
