@@ -95,7 +95,7 @@ def cut(batch: Batch, first: int = 0, last: int | None = None) -> Iterator[Batch
 
 
 def measured(dataset: str, messages: Sequence[Raw], phases: Phases, told: Provenance) -> KernelRun:
-    """One run: decoding alone, then route and lanes, then a snapshot of all lanes."""
+    """One run: each batch decoded alone, then through route and lanes; at the end a snapshot of all lanes."""
     started_at = now_text()
     gc.collect()
     gc.freeze()  # what was made for the run is no more looked at than what a worker holds when it begins
@@ -103,11 +103,9 @@ def measured(dataset: str, messages: Sequence[Raw], phases: Phases, told: Proven
     kernel_ = Kernel()
     opening, steady = beside_decoding(kernel_, phases.opening), beside_decoding(kernel_, phases.steady)
     steady_seconds = steady.applying + kernel_.tell()
-    lanes, seconds, decoding_seconds = (
-        kernel_.lanes,
-        opening.applying + steady_seconds,
-        opening.decoding + steady.decoding,
-    )
+    seconds, decoding_seconds = opening.applying + steady_seconds, opening.decoding + steady.decoding
+    lanes = kernel_.lanes
+    gc.unfreeze()
     gc.collect()
     grown_bytes = memory_bytes() - before_bytes
     begun = time.process_time()

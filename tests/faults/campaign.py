@@ -5,6 +5,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
@@ -105,10 +106,10 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 
 def _times(text: str) -> float:
-    times = float(text)
-    if not 1.0 <= times <= SLOW_MAX:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 1 and {SLOW_MAX:g}")
-    return times
+    with suppress(ValueError):
+        if 1.0 <= (times := float(text)) <= SLOW_MAX:
+            return times
+    raise argparse.ArgumentTypeError(f"{text!r} is no number between 1 and {SLOW_MAX:g}")
 
 
 def _fault(text: str) -> FaultKind:

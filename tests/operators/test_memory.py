@@ -86,11 +86,13 @@ def test_facts_that_got_shorter_give_memory_back() -> None:
 
 
 def bytes_after(facts: LastFacts, id_bytes: int) -> int:
-    """What the texts take when enough facts were noted to clean them several times."""
-    skus, numbers = range(2000), range(4 * KEPT)
+    """What the texts take when enough facts were noted to clean them several times; a third is of no use at most."""
+    skus, numbers, used_bytes = range(2000), range(4 * KEPT), 0
     for number in numbers:
         for sku in skus:
             facts.note(sku, _note(sku, number, id_bytes), number)
+            used_bytes = max(used_bytes, facts.used_bytes) if number >= 2 * KEPT else 0
+    assert used_bytes < 1.6 * facts.dump()["bytes"]
     for sku in skus:
         kept = [_note(sku, number, id_bytes).id for number in reversed(numbers[-KEPT:])]
         assert [record.id for record in facts.of(sku)] == kept
