@@ -148,9 +148,15 @@ class Grid:
 
     def __init__(self, width: int) -> None:
         self.width = width
-        self._rows = 0
+        self.rows = 0
+        self.moves = 0  # how often the memory of `values` moved
         self._values: Array = zeros(FIRST_CAPACITY * width, np.int32)
         self._cells = self._values.data
+
+    @property
+    def capacity(self) -> int:
+        """How many rows fit without growing."""
+        return len(self._values) // self.width
 
     @property
     def values(self) -> Array:
@@ -164,19 +170,28 @@ class Grid:
 
     def set_rows(self, rows: int) -> None:
         """There are this many rows now, of the room that was made."""
-        self._rows = rows
+        self.rows = rows
 
     def make_room(self, rows: int) -> None:
         """Room for at least `rows` more."""
-        wanted = (self._rows + rows) * self.width
+        wanted = (self.rows + rows) * self.width
         if wanted > len(self._values):
-            self._values = grown(self._values, wanted)
-            self._cells = self._values.data
+            self._take(grown(self._values, wanted))
 
-    def add_row(self) -> None:
-        """A new row of zeros."""
+    def add_row(self) -> int:
+        """A new row of zeros; returns its number."""
         self.make_room(1)
-        self._rows += 1
+        self.rows += 1
+        return self.rows - 1
+
+    def replace(self, values: Array, rows: int) -> None:
+        """The first `rows` of `values`, no more than before, instead of all; memory that many leave is given back."""
+        if 2 * rows < self.rows:
+            self._take(zeros(len(self._values), self._values.dtype))
+        else:
+            self._values[rows * self.width : self.rows * self.width] = 0
+        self._values[: rows * self.width] = values[: rows * self.width]
+        self.rows = rows
 
     def row(self, row: int) -> list[int]:
         """The numbers of one row."""
@@ -192,28 +207,32 @@ class Grid:
         cell = row * self.width + column
         value = self._cells[cell] + units
         if not -INT32_MAX <= value <= INT32_MAX and self._values.dtype == np.int32:
-            self._values = self._values.astype(np.int64)
-            self._cells = self._values.data
+            self._take(self._values.astype(np.int64))
         self._cells[cell] = value
 
     def dump(self) -> dict[str, Any]:
         """How many rows, bytes of a number, and all numbers: column by column, because many of them are empty."""
         size = self._values.dtype.itemsize
-        numbers = Dense(packed(self._values, places_of_row(self.width, size), self._rows))
-        return {"rows": self._rows, "size": size, "numbers": numbers}
+        numbers = Dense(packed(self._values, places_of_row(self.width, size), self.rows))
+        return {"rows": self.rows, "size": size, "numbers": numbers}
 
     def load(self, dumped: Any) -> None:  # noqa: ANN401  # a list in the second format, with the bytes of all numbers
         """Replaces all rows."""
         is_of_second_format = isinstance(dumped, list)
         size = dumped[0] if is_of_second_format else dumped["size"]
         rows = len(dumped[1]) // size // self.width if is_of_second_format else dumped["rows"]
-        self._rows = rows
-        self._values = zeros(max(FIRST_CAPACITY, rows) * self.width, f"i{size}")
+        self.rows = rows
+        self._take(zeros(max(FIRST_CAPACITY, rows) * self.width, f"i{size}"))
         if is_of_second_format:
             self._values[: rows * self.width] = np.frombuffer(dumped[1], f"<i{size}")
         else:
             unpack(dumped["numbers"], self._values, places_of_row(self.width, size), rows)
-        self._cells = self._values.data
+
+    def _take(self, values: Array) -> None:
+        """All numbers stand there from now on."""
+        self._values = values
+        self._cells = values.data
+        self.moves += 1
 
 
 class Names:

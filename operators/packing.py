@@ -297,6 +297,33 @@ def _behind_number(text: Bytes, at: int) -> int:
 
 
 @compiled
+def keep_spans(newest: Array, units: Array, rows: Array, values: Array, width: int, kept: Array) -> int:
+    """Rows of windows with more than their latest span, owner by owner; returns how many there are.
+
+    They are written to `kept`, and `rows` (by owner: row + 1) says where. Of the others only `units` are left.
+    """
+    count = 0
+    for owner in range(len(rows)):
+        if rows[owner] == 0:
+            continue
+        begin = (rows[owner] - 1) * width
+        latest = begin + newest[owner] % width
+        others = 0
+        for cell in range(begin, begin + width):
+            if cell != latest:
+                others |= values[cell]
+        if others == 0:
+            units[owner] = values[latest]
+            rows[owner] = 0
+            continue
+        for cell in range(width):
+            kept[count * width + cell] = values[begin + cell]
+        count += 1
+        rows[owner] = count
+    return count
+
+
+@compiled
 def mark_live_entries(entries: Records, rows: int, positions: Records, as_of_ms: int, live: NDArray[np.bool_]) -> int:
     """Marks the entries of the history that their positions' horizons reach; returns how many they are."""
     count = 0

@@ -711,7 +711,7 @@ class PairTable(NamedTuple):
 
 
 class WindowColumns(NamedTuple):
-    """Units by hour and day, as `Windows` has them; `rows` by position: row + 1."""
+    """Units by hour and day, as `Windows` has them; `rows` by position: row + 1, rows of both grids in `columns`."""
 
     rows: Ints32
     columns: Records
@@ -807,8 +807,10 @@ class Work(NamedTuple):
 
 
 # Sizes: how many rows each growing thing has, and in the second half how many it may have
-SIZE_POSITIONS, SIZE_ENTRIES, SIZE_IDS, SIZE_DEMAND, SIZE_RETURNS, SIZE_STANDINGS, SIZE_FACTS, SIZE_HEARD = range(8)
-SIZES: Final = 8
+SIZE_POSITIONS, SIZE_ENTRIES, SIZE_IDS, SIZE_STANDINGS, SIZE_FACTS, SIZE_HEARD = range(6)
+SIZE_DEMAND, SIZE_RETURNS = 6, 9  # of windows three each: of positions, of rows of hours and of days
+OF_HOURS, OF_DAYS = 1, 2
+SIZES: Final = 12
 # Counts of a call
 APPLIED, DUPLICATES, TOUCHED, CROSSED, LAST_OFFSET, PLACE = range(6)
 COUNTS: Final = 6
@@ -948,15 +950,28 @@ def _note_stock(positions: Records, row: int, time_ms: int, before: int) -> None
 
 
 @compiled
-def _put_units(cells: Ints32, row: int, last: int, at: int, units: int, width: int) -> int:
-    """Adds to the cell of `at`; a newer one pushes the oldest out. Returns the latest with any."""
+def _put_units(
+    cells: Ints32, sizes: Ints, size: int, row: int, last: int, alone: int, at: int, units: int, width: int
+) -> tuple[int, int, int]:
+    """Adds to the span of `at`; a newer one pushes out what is too old.
+
+    Returns row + 1 in `cells`, or 0, the latest span that has any, and without a row what it has.
+    """
     if at <= last - width:
-        return last
-    if at > last:
-        for gone in range(last + 1, min(at, last + width) + 1):
-            cells[row * width + gone % width] = 0
-    cells[row * width + at % width] += units
-    return max(at, last)
+        return row, last, alone
+    if row == 0:
+        if at == last:
+            return row, last, alone + units
+        if at >= last + width:
+            return row, at, units
+        row = sizes[size] + 1
+        sizes[size] = row
+        cells[(row - 1) * width + last % width] = alone
+    begin = (row - 1) * width
+    for gone in range(last + 1, min(at, last + width) + 1):
+        cells[begin + gone % width] = 0
+    cells[begin + at % width] += units
+    return row, max(at, last), np.int64(0)
 
 
 @compiled
@@ -971,21 +986,42 @@ def _count_units(windows: WindowColumns, sizes: Ints, size: int, position: int, 
         columns[row].position = position
         columns[row].hour = hour
         columns[row].day = day
-    if day != columns[row].day:
-        columns[row].edits += 1
-    columns[row].hour = _put_units(windows.hours, row, columns[row].hour, hour, units, HOURS)
-    columns[row].day = _put_units(windows.days, row, columns[row].day, day, units, DAYS)
+    window = columns[row]
+    if day != window.day:
+        window.edits += 1
+    window.hour_row, window.hour, window.hour_units = _put_units(
+        windows.hours, sizes, size + OF_HOURS, window.hour_row, window.hour, window.hour_units, hour, units, HOURS
+    )
+    window.day_row, window.day, window.day_units = _put_units(
+        windows.days, sizes, size + OF_DAYS, window.day_row, window.day, window.day_units, day, units, DAYS
+    )
+
+
+@compiled
+def _units_at(cells: Ints32, row: int, last: int, alone: int, at: int, width: int) -> int:
+    """Units of a span that lies in the window."""
+    if row != 0:
+        return np.int64(cells[(row - 1) * width + at % width])
+    return alone if at == last else 0
+
+
+@compiled
+def _units_of_day(windows: WindowColumns, row: int, day: int) -> int:
+    """Units of a day that lies in the window."""
+    window = windows.columns[row]
+    return _units_at(windows.days, window.day_row, window.day, window.day_units, day, DAYS)
 
 
 @compiled
 def _fits(windows: WindowColumns, position: int, time_ms: int, units: int) -> bool:
-    """Whether the two cells that `units` go into stay within 32 bits."""
+    """Whether the two cells that `units` go into, and those that may have to go into a row, stay within 32 bits."""
     row = windows.rows[position] - 1
     if row < 0:
         return units <= INT32_MAX
-    hour = np.int64(windows.hours[row * HOURS + time_ms // HOUR_MS % HOURS])
-    day = np.int64(windows.days[row * DAYS + time_ms // DAY_MS % DAYS])
-    return abs(hour) + units <= INT32_MAX and abs(day) + units <= INT32_MAX
+    window, hour, day = windows.columns[row], time_ms // HOUR_MS, time_ms // DAY_MS
+    of_hour = _units_at(windows.hours, window.hour_row, hour, window.hour_units, hour, HOURS)
+    of_day = _units_at(windows.days, window.day_row, day, window.day_units, day, DAYS)
+    return abs(of_hour) + units <= INT32_MAX and abs(of_day) + units <= INT32_MAX
 
 
 @compiled
@@ -1231,7 +1267,7 @@ def _may_be_short(
                 edits = demand.columns[window].edits
                 newest = demand.columns[window].day
                 if newest < day:
-                    units = np.int64(demand.days[window * DAYS + newest % DAYS])
+                    units = _units_of_day(demand, window, newest)
             if known.class_ != class_ + 1 or known.day != day or known.edits != edits or known.units != units:
                 return True
             if known.stock_day != held.stock_day or known.stock_days != held.stock_days:
@@ -1695,7 +1731,7 @@ def _cover_tenths(positions: Records, demand: WindowColumns, row: int, day: int)
         return ABSENT
     newest, units, sold = demand.columns[place].day, 0, 0
     for at in range(max(day - DAYS + 1, newest - DAYS + 1), min(day - 1, newest) + 1):
-        here = np.int64(demand.days[place * DAYS + at % DAYS])
+        here = _units_of_day(demand, place, at)
         if here > 0:
             units += here
             sold |= 1 << (day - 1 - at)

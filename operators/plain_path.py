@@ -258,19 +258,18 @@ class PlainPath:
         positions, position_pairs, standings, standing_pairs = stock.tables()
         history, demand, returns = stock.history, stock.demand_windows, stock.return_windows
         sizes[:SIZES] = (
-            positions.rows, history.rows, self._ids.rows, demand.rows, returns.rows, standings.rows,
-            self._facts.used_bytes, self._sightings.heard.rows,
+            positions.rows, history.rows, self._ids.rows, standings.rows, self._facts.used_bytes,
+            self._sightings.heard.rows, *demand.rows, *returns.rows,
         )  # fmt: skip
         of_positions = (positions.capacity, position_pairs.room, demand.reach, returns.reach)
         sizes[SIZES:] = (
             min(of_positions) - 2,
             history.room - 2 * plain.MOVED_MAX,
             self._ids.room - 1,
-            demand.room - 2,
-            returns.room - 2,
             min(standings.capacity, standing_pairs.room) - stock.plain_rules.channels_max,
             self._facts.room_bytes,
             min(self._sightings.heard.capacity, self._sightings.rows.room) - 2,
+            *(room - 2 for windows in (demand, returns) for room in windows.room),
         )
 
     def _take_back(self) -> None:
@@ -281,8 +280,8 @@ class PlainPath:
         positions.rows, standings.rows = rows[plain.SIZE_POSITIONS], rows[plain.SIZE_STANDINGS]
         stock.history.set_rows(rows[plain.SIZE_ENTRIES])
         self._ids.rows = rows[plain.SIZE_IDS]
-        stock.demand_windows.set_rows(rows[plain.SIZE_DEMAND])
-        stock.return_windows.set_rows(rows[plain.SIZE_RETURNS])
+        stock.demand_windows.set_rows(*rows[plain.SIZE_DEMAND : plain.SIZE_RETURNS])
+        stock.return_windows.set_rows(*rows[plain.SIZE_RETURNS : SIZES])
         self._facts.set_used(rows[plain.SIZE_FACTS])
         self._sightings.heard.rows = rows[plain.SIZE_HEARD]
 

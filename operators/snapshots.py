@@ -8,7 +8,7 @@ import zstandard
 from xxhash import xxh3_64_intdigest
 
 MAGIC: Final = b"OHLN"
-FORMAT: Final = 4  # from which on a blob may name a base
+FORMAT: Final = 5  # since the fourth a blob may name a base, since the fifth not each window has rows
 LAST_OF_ONE_PIECE: Final = 2  # formats that compressed everything, and whose checksum did not know of the format
 _HEADER: Final = struct.Struct("<4sHQ")  # magic, format, checksum of what follows
 _LENGTH: Final = struct.Struct("<Q")  # of what is compressed; dense bytes follow

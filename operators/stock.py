@@ -76,6 +76,7 @@ _STANDING_COLUMNS: Final[dict[str, type[np.generic]]] = {
     "overcommitted": np.int64,
     "backordered": np.int64,
 }
+DEMANDS_MAX: Final = 256  # of one lane, that are remembered: each takes some 400 bytes
 _QUANTITY: Final = {name: index for index, name in enumerate(QUANTITIES)}
 _STOCK_DAYS_MASK: Final = (1 << DAYS) - 1
 _WHOLE_DAYS_MASK: Final = (1 << DAYS - 1) - 1  # without today, which is not over
@@ -137,7 +138,7 @@ class Stock:
         self._resolved: list[SkuRules] = []  # by SKU
         self.plain_rules = PlainRules(self.locations, self._channels)
         self._lookups: dict[SkuRules, _Lookups] = {}
-        self._demands: dict[int, tuple[DemandState, Demand]] = {}  # by position, with what it holds for
+        self._demands: dict[int, tuple[DemandState, Demand]] = {}  # by position, with what it holds for: the last ones
 
     def add_sku(self, name: str, home: int, clock_ms: int) -> int:
         """A SKU met for the first time, at home in the origin `home` whose clock shows `clock_ms`."""
@@ -324,6 +325,8 @@ class Stock:
         if known is not None and known[0] == state:
             return known[1]
         demand = self._demand(position, state.day)
+        if len(self._demands) >= DEMANDS_MAX:
+            self._demands.clear()
         self._demands[position] = (state, demand)
         return demand
 

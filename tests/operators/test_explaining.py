@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from bench.oracle import Message
 from operators.lane import Lane, LaneSettings
 from operators.rules import RuleBook
+from operators.stock import DEMANDS_MAX
+from schemas.batches import Batch
 from schemas.outputs import Availability, ChannelExplanation, Explanation
 from schemas.rules import CategoryFile, ChannelRules, LocationRules, ReplenishmentRules, Rule, Rules, SourceRules
 from tests.fact_strategies import LOCATIONS, fact_logs, fact_rules
 from tests.lane_runs import batch_of
 from tests.movement_strategies import AS_OF_MS, DEDUPE_MS
-from tests.tales import ELSEWHERE, Tale, time_of
+from tests.tales import ELSEWHERE, LOG, Tale, time_of
 
 MINUTES_A_DAY = 1440
 RECENT_MAX = 8
@@ -269,6 +271,26 @@ def test_a_dynamic_safety_stock_is_a_step_with_the_buffer_of_demand() -> None:
     assert steps(explanation.channels["web"])["safety"] == (-9, "rules[0].safety_units (sku A)")
     assert explanation.channels["web"].promised == 29 - 9
     assert explanation.locations["east"].dynamic_safety_units == 9
+
+
+def test_demand_is_remembered_of_some_positions_only() -> None:
+    """However many SKUs are explained; and of none is anything else told than of one that is explained alone."""
+    rules, count = RuleBook(Rules(channels=web())), DEMANDS_MAX + 100
+    lane = Lane(0, rules, LaneSettings(1, 1, dedupe_ms=DEDUPE_MS, as_of_ms=AS_OF_MS))
+    payloads: list[bytes | None] = [
+        f'{{"id":"{number}","source":"shop","kind":"shipped","sku":"{number}","location":"east","quantity":'
+        f'{1 + number},"time":"2026-11-21T09:00:00Z"}}'.encode()
+        for number in range(count)
+    ]
+    keys: list[bytes | None] = [str(number).encode() for number in range(count)]
+    lane.apply([Batch(LOG, list(range(count)), [-1] * count, keys, payloads)])
+    first, *others = lane.explain(range(count)).explanations
+    assert len(lane._stock._demands) <= DEMANDS_MAX  # noqa: SLF001
+    assert [other.locations["east"].demand_days for other in others] == [
+        {"2026-11-21": 1 + number} for number in range(1, count)
+    ]
+    lane.begin_refill()
+    assert lane.explain([0]).explanations == [first]
 
 
 def test_contract_stock_is_taken_out_for_all_and_given_back_to_its_own() -> None:

@@ -1,6 +1,7 @@
 """Snapshots: whatever stands in a lane's columns, rings and lists comes back from its blob, and nothing else does."""
 
 import random
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -11,12 +12,13 @@ from hypothesis import strategies as st
 
 from cli.configuration import load_rules
 from operators import packing, plain
-from operators.columns import Array, Columns
+from operators.columns import Array, Columns, Grid
 from operators.lane import Lane, LaneSettings
 from operators.packing import BLOCK, WORD_SLOTS
 from operators.route import route
 from operators.rules import RuleBook
 from operators.snapshots import Dense, SnapshotError, pack, unpack
+from operators.windows import DAYS, HOURS
 from schemas.batches import Batch
 from schemas.outputs import LaneResult
 from schemas.rules import Rules
@@ -25,10 +27,15 @@ from tests.operators.test_campaign_load import BEGIN_MS, Log, batches_of, log_of
 from tests.stories import LOG, RULES
 
 SECOND_FORMAT = Path(__file__).parent / "snapshots" / "lane-format-2.bin"
+FOURTH_FORMAT = Path(__file__).parent / "snapshots" / "lane-format-4.bin"
 SETTINGS = LaneSettings(1, 1, 72 * 3_600_000)
 TYPES: dict[str, type[np.generic]] = {"wide": np.int64, "narrow": np.int8, "middle": np.int32, "wider": np.int64}
+BEFORE: dict[str, type[np.generic]] = dict.fromkeys(("position", "hour", "day"), np.int32)
 BOUNDS = {np.dtype(type_): (np.iinfo(type_).min, np.iinfo(type_).max) for type_ in (np.int64, np.int32, np.int8)}
-OF_THE_PROCESS = {"touched", "edits", "classes", "special"}  # how it came here, of which nothing follows
+OF_THE_PROCESS = {  # how it came here, of which nothing follows
+    *("touched", "edits", "classes", "special"),
+    *("hour_row", "hour_units", "day_row", "day_units"),  # what they say is compared as hours and days
+}
 SEEDS = st.integers(0, 2**32 - 1)
 
 
@@ -229,5 +236,30 @@ def test_the_second_format_is_restored() -> None:
             assert table[name].tolist() == np.frombuffer(bytes_, table[name].dtype).tolist(), name
     assert lane._ids.table["hash"][: lane._ids.rows].tobytes() == state["ids"]["hash"]  # noqa: SLF001
     assert stock.positions.rows > 100
+    again = Lane.restore(0, lane.snapshot(), book, SETTINGS)
+    assert everything(again) == everything(lane)
+
+
+def test_the_fourth_format_is_restored() -> None:
+    """Each position had rows of 24 hours and 29 days there: most are given up, and what they say stays the same."""
+    blob, book = FOURTH_FORMAT.read_bytes(), RuleBook(RULES)
+    lane = Lane.restore(0, blob, book, SETTINGS)
+    seen = Counter[tuple[int, int]]()
+    for kind, windows in (("demand", lane._stock.demand_windows), ("return", lane._stock.return_windows)):  # noqa: SLF001
+        dumped = unpack(blob)["stock"][f"{kind}_windows"]
+        columns, grids = Columns(BEFORE), {"hour": Grid(HOURS), "day": Grid(DAYS)}
+        columns.load(dumped["columns"])
+        for unit, grid in grids.items():
+            grid.load(dumped[f"{unit}s"])
+        for row, position in enumerate(columns["position"].tolist()):
+            told = {"hour": windows.hours(position), "day": windows.days(position)}
+            for unit, grid in grids.items():
+                newest = int(columns[unit][row])
+                spans = {newest - back: grid.row(row)[(newest - back) % grid.width] for back in range(grid.width)}
+                assert told[unit] == {at: units for at, units in spans.items() if units}
+            seen[len(told["hour"]), len(told["day"])] += 1
+        of_many = [sum(len(of(at)) > 1 for at in columns["position"].tolist()) for of in (windows.hours, windows.days)]
+        assert windows.rows == (columns.rows, *of_many)
+    assert {(1, 1), (3, 1)} <= set(seen)
     again = Lane.restore(0, lane.snapshot(), book, SETTINGS)
     assert everything(again) == everything(lane)

@@ -136,13 +136,13 @@ def test_numbers_too_wide_for_compiled_loops_stay_with_the_rows() -> None:
     """A day's demand beyond 32 bits, also after Redis and the topic were told of it."""
     lane = Lane(0, RuleBook(Rules(channels={"web": ChannelRules()})), SETTINGS)
     teller = lane.teller(PREFIX)
-    for number in range(4):
-        payload = shipped(number, "A", "east", 1).replace(b'"quantity":3', b'"quantity":2000000000')
+    for number, day in enumerate([1, 2, 2, 2]):
+        payload = shipped(number, "A", "east", day).replace(b'"quantity":3', b'"quantity":2000000000')
         result = lane.apply([Batch(origin(0), [number], [-1], [b"A"], [payload])], teller=teller)
         told, _ = lane.tell(teller, 10)
         lane.begin_refill()
         again, _ = lane.refill(10, teller)
-        is_plain = number == 0  # the second makes the sum too wide
+        is_plain = number < 2  # the third makes the sum of the second day too wide
         assert lane._plain.fits is is_plain  # noqa: SLF001
         assert [bool(result.hashes), bool(told.told), bool(again.hashes)] == [is_plain] * 3
         assert [bool(result.availability), bool(again.availability)] == [not is_plain] * 2
@@ -253,3 +253,21 @@ def test_lanes_do_not_all_tell_the_topic_when_nothing_has_to_wait_any_more() -> 
     after = [at_ms for at_ms in told if at_ms >= 5990]
     assert len(after) >= lanes
     assert all(100 <= later - before <= 150 for before, later in pairwise(after))
+
+
+def test_one_day_of_any_size_is_plain() -> None:
+    """A sum beyond 32 bits is told by compiled loops as by the rows, as long as it stands beside its day's number."""
+    rules = RuleBook(Rules(channels={"web": ChannelRules()}))
+    lane, whole = Lane(0, rules, SETTINGS), Lane(0, rules, SETTINGS)
+    teller = lane.teller(PREFIX)
+    sold = [shipped(number, "A", "east", 1).replace(b'"quantity":3', b'"quantity":2000000000') for number in range(3)]
+    payloads = [*sold, shipped(3, "A", "west", 2)]  # so that the first day is over
+    covers = []
+    for number, payload in enumerate(payloads):
+        batch = Batch(origin(0), [number], [-1], [b"A"], [payload])
+        expected = whole.apply([batch]).availability
+        result = lane.apply([batch], teller=teller)
+        assert texts_in(result) == texts_of(expected)
+        assert [entry.value for entry in lane.tell(teller, 10)[0].told] == [*map(AVAILABILITY.encode, expected)]
+        covers += [record.locations["east"].days_of_cover for record in expected]
+    assert covers == [None, None, None, 0]

@@ -4,12 +4,14 @@ from math import ceil, sqrt
 from random import Random
 from statistics import NormalDist, variance
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from operators.columns import INT32_MAX
 from operators.cover import by_weekday, runs_out_ms
+from operators.plain import SIZE_DEMAND, _count_units, _fits
 from operators.reorder import (
     NO_DEMAND,
     Demand,
@@ -86,6 +88,41 @@ def test_windows_are_a_group_by_however_they_are_told(sales: list[Sale], seed: i
             assert (position in windows) == any(owner == position for owner, _, _ in sales)
 
 
+@given(sales=SALES, seed=st.integers(0, 1000))
+def test_compiled_loops_add_as_rows_do(sales: list[Sale], seed: int) -> None:
+    """Some of the sales through the loops that ordinary movements go through, where these say that they fit."""
+    windows, chance = Windows(), Random(seed)
+    for position, hour, units in sales:
+        if chance.random() < 0.3:
+            windows.dump()
+        windows.make_room(2, position + 1)
+        if chance.random() < 0.3 or not _fits(windows.columns(), position, hour * HOUR_MS, abs(units)):
+            windows.add(position, hour * HOUR_MS + 1, units)
+            continue
+        sizes = np.zeros(SIZE_DEMAND + 3, np.int64)
+        sizes[SIZE_DEMAND:] = windows.rows
+        _count_units(windows.columns(), sizes, SIZE_DEMAND, position, hour * HOUR_MS + 1, units)
+        windows.set_rows(*sizes[SIZE_DEMAND:].tolist())
+    for position in range(3):
+        assert windows.hours(position) == grouped(sales, 1, HOURS).get(position, {})
+        assert windows.days(position) == grouped(sales, 24, DAYS).get(position, {})
+
+
+@given(sales=SALES)
+def test_compiled_loops_add_small_numbers_always(sales: list[Sale]) -> None:
+    """What stays within 32 bits fits; what does not, never."""
+    windows = Windows()
+    for position, hour, units in sales:
+        windows.make_room(2, position + 1)
+        held = (*windows.hours(position).values(), *windows.days(position).values(), 0)
+        fits = _fits(windows.columns(), position, hour * HOUR_MS, abs(units))
+        if max(map(abs, held)) + abs(units) <= INT32_MAX:
+            assert fits
+        if abs(units) > INT32_MAX:
+            assert not fits
+        windows.add(position, hour * HOUR_MS, units)
+
+
 @pytest.mark.parametrize(
     ("ago_hours", "hours_kept", "days_kept"),
     [(0, True, True), (23, True, True), (24, False, True), (28 * 24, False, True), (29 * 24, False, False)],
@@ -128,6 +165,43 @@ def test_huge_quantities_widen_the_numbers_of_all_positions(units: int) -> None:
     assert windows.days(1) == {DAY: 3 * units}
     assert restored.days(1) == {DAY: 4 * units}
     assert restored.hours(0) == {DAY * 24: 5}
+
+
+def test_what_sells_seldom_takes_no_rows() -> None:
+    """Rows of hours and days begin with a second hour, and day, that lies in the window of the latest."""
+    begin = DAY * 24
+    windows = told([(position, begin, 1) for position in range(100)])
+    assert windows.rows == (100, 0, 0)
+    for position, hours, rows in [(3, 0, (0, 0)), (3, 29 * 24, (0, 0)), (3, 30 * 24, (0, 1)), (3, 30 * 24 + 1, (1, 1))]:
+        windows.add(position, (begin + hours) * HOUR_MS, 2)
+        assert windows.rows == (100, *rows)
+    windows.add(4, (begin - 24) * HOUR_MS, 5)
+    assert (windows.hours(4), windows.days(4)) == ({begin: 1}, {DAY: 1, DAY - 1: 5})
+    assert windows.rows[1] == 1
+
+
+@pytest.mark.parametrize("given_up", [{1}, {1, 2}])  # of each three positions
+def test_rows_are_given_up_by_a_snapshot(given_up: set[int]) -> None:
+    """What sold in several hours once, and long after in one, has no row any more, and the others keep theirs."""
+    begin, many = DAY * 24, 40_000
+    windows = told([(position, begin + hour, position + 1) for position in range(many) for hour in (0, 1, 24)])
+    assert windows.rows == (many, many, many)
+    before = windows.columns()
+    for position in range(many):
+        if position % 3 in given_up:
+            windows.add(position, (begin + 24 * 40) * HOUR_MS, 7)
+    dumped = windows.dump()
+    kept = sum(position % 3 not in given_up for position in range(many))
+    assert windows.rows == (many, kept, kept)
+    assert (windows.columns().hours is not before.hours) == (2 * kept < many), "the memory of many goes back"
+    again = Windows()
+    again.load(unpack(pack(dumped)))
+    for some in (windows, again):
+        some.add(1, (begin + 24 * 40 + 1) * HOUR_MS, 9)
+        assert some.hours(1) == {begin + 24 * 40: 7, begin + 24 * 40 + 1: 9}
+        assert some.hours(3) == {begin + 1: 4, begin + 24: 4}
+        assert some.days(3) == {DAY: 8, DAY + 1: 4}
+        assert some.days(4) == {DAY + 40: 7}
 
 
 def test_many_positions_keep_apart() -> None:
