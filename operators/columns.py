@@ -251,6 +251,11 @@ class Names:
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
+    def encoded(self, rows: Iterable[int]) -> list[bytes]:
+        """The names of these rows in UTF-8."""
+        names = self._names
+        return [names[row].encode() for row in rows]
+
     def row(self, name: str) -> int:
         """The row of `name`, −1 where it has none."""
         return self._rows.get(name, -1)

@@ -1,7 +1,7 @@
 """Lane: one actor over its SKUs that puts the operators in order."""
 
 from base64 import b64encode
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Any, Final, NamedTuple, cast
@@ -608,14 +608,15 @@ class Lane:
 
     def _crossings(
         self, part: Part, count: int, generation: int, teller: Teller | None
-    ) -> Iterator[Threshold | Encoded]:
+    ) -> Sequence[Threshold | Encoded]:
         """The crossings that compiled loops have told last: ready for their topic where somebody tells, and can."""
         written: list[Encoded | None] = [None] * count
         if teller is not None and part.batch.headers is None:
             written = teller.crossings(self._plain.lane, part.messages, count, generation, is_behind=self._is_behind)
-        made: list[Crossing] = crossings_of(part, count) if None in written else []
-        for place, record in enumerate(written):
-            yield record or self._crossed(made[place], part.batch, generation)
+        if None not in written:
+            return cast("list[Encoded]", written)
+        made = crossings_of(part, count)
+        return [record or self._crossed(made[place], part.batch, generation) for place, record in enumerate(written)]
 
     def _crossed(self, crossing: Crossing, batch: Batch, generation: int) -> Threshold:
         stock, version = self._stock, batch.offsets[crossing.message]
@@ -1074,7 +1075,8 @@ def _log_of(payloads: list[bytes], first: int) -> Batch:
 
 def _encoded(record: Availability) -> Encoded:
     """As `Teller` tells a plain SKU."""
-    return Encoded(record.sku.encode(), f"{record.sku}:{record.version}", record.as_of, _encode(record))
+    id_ = f"{record.sku}:{record.version}"
+    return Encoded(record.sku.encode(), id_.encode(), record.as_of.encode(), _encode(record))
 
 
 def _older(oldest_ms: int, part: Part) -> int:

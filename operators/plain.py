@@ -1552,7 +1552,7 @@ HASH_BYTES_MAX: Final = 512  # of a SKU besides its channels
 RECORD_BYTES_MAX: Final = 512  # of a record besides its channels and locations
 PLACE_BYTES_MAX: Final = 1024  # of a channel or a location
 TIME_BYTES: Final = 24
-CROSSING_ENDS: Final = 3  # of the id, of the time, and of the record
+CROSSING_ENDS: Final = 4  # where the record begins, and where its id, its time, and it itself end
 COVER_MAX: Final = 10**15  # tenths of days; more of them are written otherwise
 
 
@@ -1900,7 +1900,8 @@ def _write_crossings(
         first, last = names.ends[crossing.sku], names.ends[crossing.sku + 1]
         if CROSSING_ENDS * (number + 1) > len(ends) or done + RECORD_BYTES_MAX + 4 * PLACE_BYTES_MAX > len(out):
             return number
-        ends[CROSSING_ENDS * number + 2] = ABSENT
+        ends[CROSSING_ENDS * number] = done
+        ends[CROSSING_ENDS * number + 3] = ABSENT
         at = _put_name(out, _put(out, done, words, T_ID), names.texts, first, last)
         if at == ABSENT:
             continue
@@ -1910,7 +1911,7 @@ def _write_crossings(
         else:
             at = _put(out, at, telling.location_ids, positions[-1 - crossing.row].location)
         at = _put_digits(out, at, version)
-        ends[CROSSING_ENDS * number] = at
+        ends[CROSSING_ENDS * number + 1] = at
         at = put_text(out, _put(out, at, words, T_SKU), names.texts, first, last)
         at = _put(out, at, words, T_CHANNEL)
         if crossing.row >= 0:
@@ -1926,10 +1927,10 @@ def _write_crossings(
         at = _put_digits(out, _put(out, at, words, J_VERSION), version)
         at = _put_digits(out, _put(out, at, words, T_RULES), generation)
         at = _put_time(out, _put(out, at, words, T_TIME), crossing.time_ms)
-        ends[CROSSING_ENDS * number + 1] = at
+        ends[CROSSING_ENDS * number + 2] = at
         at = _put(out, _put(out, at, words, T_INITIAL), words, J_TRUE if crossing.initial != 0 else J_FALSE)
         done = _put_cause(out, at, words, text, told.texts, place * 2 * TEXTS)
-        ends[CROSSING_ENDS * number + 2] = done
+        ends[CROSSING_ENDS * number + 3] = done
     return count - begin
 
 

@@ -1,6 +1,6 @@
 """Telling: what Redis and the availability topic are told of plain SKUs, written by compiled loops."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -27,7 +27,7 @@ from schemas.outputs import Encoded, HashCall, position_threshold_id, threshold_
 from schemas.times import format_ms
 
 SKUS_PER_CALL_MAX: Final = 128  # a reader behind one call still gets its answer within a millisecond
-RECORDS_AT_ONCE_MAX: Final = 1024
+RECORDS_AT_ONCE_MAX: Final = 2048  # and a quarter as many crossings
 OUT_BYTES: Final = 1 << 20
 _json = msgspec.json.Encoder().encode
 _msgpack = msgspec.msgpack.Encoder().encode
@@ -85,27 +85,25 @@ class Teller:
             told.extend(self._written(skus[begin : begin + done], _ENDS[: CROSSING_ENDS * done].tolist()))
         return [*told, *[None] * (count - len(told))]
 
-    def _written(self, skus: list[int], ends: list[int]) -> Iterator[Encoded | None]:
+    def _written(self, skus: list[int], ends: list[int]) -> list[Encoded | None]:
         """What was written as crossings of these SKUs."""
-        begin, text, names = 0, _OUT[: max(ends)].tobytes(), self._stock.names
-        for sku, id_end, time_end, end in zip(skus, ends[::3], ends[1::3], ends[2::3], strict=True):
-            if end == ABSENT:
-                yield None
-                continue
-            id_, time = text[begin + _ID_AT : id_end].decode(), text[time_end - TIME_BYTES : time_end].decode()
-            yield Encoded(names[sku].encode(), id_, time, text[begin:end])
-            begin = end
+        keys, text = self._stock.names.encoded(skus), _OUT[: max(ends)].tobytes()
+        places = zip(keys, ends[::4], ends[1::4], ends[2::4], ends[3::4], strict=True)
+        return [
+            None
+            if end == ABSENT
+            else Encoded(key, text[begin + _ID_AT : id_end], text[time_end - TIME_BYTES : time_end], text[begin:end])
+            for key, begin, id_end, time_end, end in places
+        ]
 
     def _collect(self, skus: list[int], ends: list[int], told: list[Encoded], left: list[int]) -> None:
-        cells, names = self._stock.skus.cells, self._stock.names
+        cells, keys = self._stock.skus.cells, self._stock.names.encoded(skus)
         versions, times, at, text = cells["version"], cells["as_of_ms"], 0, _OUT[: max(ends)].tobytes()
-        for sku, end in zip(skus, ends, strict=True):
+        for sku, key, end in zip(skus, keys, ends, strict=True):
             if end == ABSENT:
                 left.append(sku)
                 continue
-            name = names[sku]
-            id_ = f"{name}:{versions[sku]}"
-            told.append(Encoded(name.encode(), id_, format_ms(times[sku]), text[at:end]))
+            told.append(Encoded(key, b"%b:%d" % (key, versions[sku]), format_ms(times[sku]).encode(), text[at:end]))
             at = end
 
     def _as_of_now(self, *, is_behind: bool) -> Held[Telling]:

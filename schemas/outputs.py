@@ -323,7 +323,7 @@ def _escaped(name: str) -> str:
 
 
 def cloud_event_headers(
-    type_: str, id_: str, time: str | None, traceparent: str | None
+    type_: str, id_: str | bytes, time: str | bytes | None, traceparent: str | None
 ) -> list[tuple[str, str | bytes | None]]:
     """Kafka headers of a record in the binary mode of CloudEvents 1.0."""
     headers: list[tuple[str, str | bytes | None]] = [
@@ -340,12 +340,12 @@ def cloud_event_headers(
     return headers
 
 
-class Encoded(NamedTuple):
-    """A record as it stands on its topic: key and value, with the id and time that its headers tell."""
+class Encoded(msgspec.Struct, frozen=True, gc=False):
+    """A record as it stands on its topic: key and value, with the id and time that its headers tell, all in UTF-8."""
 
     key: bytes
-    id: str
-    time: str
+    id: bytes
+    time: bytes
     value: bytes
     traceparent: str | None = None
 

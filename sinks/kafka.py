@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Generic, NamedTuple
 
 from bytewax.outputs import StatefulSinkPartition
@@ -28,6 +28,8 @@ WAIT_SECONDS = 1.0  # between two beats while acknowledgements are awaited
 ROOM_SECONDS = 0.01
 
 Option = str | int | float | bool
+Headers = list[tuple[str, str | bytes | None]]
+OutMessage = tuple[bytes, bytes | None, Headers]  # value and key
 
 _DEFAULTS: Final[Mapping[str, Option]] = {
     "linger.ms": 5,
@@ -121,18 +123,19 @@ class KafkaOutput:
                 raise SinkError(f"Kafka at {self._bootstrap_servers} has no topic {topic}: {_MAKE_TOPICS}")
             time.sleep(NEW_TOPIC_SECONDS_MAX / 10)
 
-    def produce(
-        self, topic: str, value: bytes, key: bytes | None, headers: list[tuple[str, str | bytes | None]]
-    ) -> None:
-        """Hand one record to librdkafka; SinkError where its queue stays full or a record was not delivered."""
-        try:
-            while not self._has_room_for(topic, value, key, headers):
-                self._wait_for_room()
-        except KafkaException as error:
-            raise self._error(f"does not take a record for {topic}", error.args[0]) from error
-        self._produced += 1
-        if self._produced - self._polled_at >= POLL_EVERY_RECORDS:
-            self.poll()
+    def produce(self, topic: str, messages: Iterable[OutMessage]) -> None:
+        """Hand records to librdkafka; SinkError where its queue stays full or a record was not delivered."""
+        hand_over = self._producer.produce
+        for value, key, headers in messages:
+            try:
+                hand_over(topic, value, key, headers=headers)
+            except BufferError:
+                self._produce_later(topic, value, key, headers)
+            except KafkaException as error:
+                raise self._error(f"does not take a record for {topic}", error.args[0]) from error
+            self._produced += 1
+            if self._produced - self._polled_at >= POLL_EVERY_RECORDS:
+                self.poll()
 
     def poll(self) -> None:
         """Take what librdkafka has to say; SinkError where a record was not delivered."""
@@ -155,15 +158,17 @@ class KafkaOutput:
             self._producer.poll(0)  # what led to it comes as an event
             raise self._error("does not answer", self._event or error.args[0]) from error
 
-    def _has_room_for(
-        self, topic: str, value: bytes, key: bytes | None, headers: list[tuple[str, str | bytes | None]]
-    ) -> bool:
-        """Hand over one record; False where librdkafka's queue is full."""
-        try:
-            self._producer.produce(topic, value, key, headers=headers)
-        except BufferError:
-            return False
-        return True
+    def _produce_later(self, topic: str, value: bytes, key: bytes | None, headers: Headers) -> None:
+        """Hand over one record once librdkafka's queue has room for it."""
+        while True:
+            self._wait_for_room()
+            try:
+                self._producer.produce(topic, value, key, headers=headers)
+            except BufferError:
+                continue
+            except KafkaException as error:
+                raise self._error(f"does not take a record for {topic}", error.args[0]) from error
+            return
 
     def _wait_for_room(self) -> None:
         """Wait until a record has left the queue; poll cannot tell, because good news is not reported."""
@@ -250,17 +255,17 @@ class _Slot(StatefulSinkPartition[list[RecordT | Encoded], None], Generic[Record
         self._topic = topic
 
     def write_batch(self, values: list[list[RecordT | Encoded]]) -> None:
-        topic, produce = self._topic, self._output.produce
         for records in values:
-            for record in records:
-                if isinstance(record, Encoded):
-                    headers = cloud_event_headers(topic.event_type, record.id, record.time, record.traceparent)
-                    produce(topic.name, record.value, record.key, headers)
-                    continue
-                event = event_of(record)
-                headers = cloud_event_headers(topic.event_type, event.id, event.time, event.traceparent)
-                produce(topic.name, topic.encode(record), key_of(record), headers)
+            self._output.produce(self._topic.name, map(self._message, records))
         self._output.poll()
+
+    def _message(self, record: RecordT | Encoded) -> OutMessage:
+        type_ = self._topic.event_type
+        if isinstance(record, Encoded):
+            return record.value, record.key, cloud_event_headers(type_, record.id, record.time, record.traceparent)
+        event = event_of(record)
+        headers = cloud_event_headers(type_, event.id, event.time, event.traceparent)
+        return self._topic.encode(record), key_of(record), headers
 
     def snapshot(self) -> None:
         self._output.flush()

@@ -70,9 +70,9 @@ def assert_told_as_row_by_row(logs: Logs, rules: Rules, cuts: list[int]) -> None
             assert texts_in(result) == texts_of(rest)
             told, is_all = teller_of.tell(teller, 1000)
             assert is_all
-            values = {record.key.decode(): (record.id, record.time, record.value) for record in told.told}
+            values = {entry.key: (entry.id.decode(), entry.time.decode(), entry.value) for entry in told.told}
             assert values == {
-                record.sku: (f"{record.sku}:{record.version}", record.as_of, AVAILABILITY.encode(record))
+                record.sku.encode(): (f"{record.sku}:{record.version}", record.as_of, AVAILABILITY.encode(record))
                 for record in rest
             }
 
@@ -82,7 +82,7 @@ def encoded(crossing: Threshold | Encoded) -> Encoded:
     if isinstance(crossing, Encoded):
         return crossing
     value = THRESHOLDS.encode(crossing)
-    return Encoded(crossing.sku.encode(), crossing.id, crossing.time, value, crossing.traceparent)
+    return Encoded(crossing.sku.encode(), crossing.id.encode(), crossing.time.encode(), value, crossing.traceparent)
 
 
 def shipped(number: int, sku: str, location: str, day: int) -> bytes:
@@ -155,7 +155,7 @@ def test_what_was_not_told_yet_is_told_after_a_restart() -> None:
     lane.apply([batch_for("A", payloads)], teller=lane.teller(PREFIX))
     again = Lane.restore(0, lane.snapshot(), RuleBook(Rules()), SETTINGS)
     told, _ = again.tell(again.teller(PREFIX), 10)
-    assert [record.id for record in told.told] == ["A:39"]
+    assert [record.id for record in told.told] == [b"A:39"]
     assert not again.has_untold
 
 
