@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from operators.admission import admit
-from operators.columns import Array
+from operators.columns import INT32_MAX, Array
 from operators.commitments import Ledger, ledger_after
 from operators.compiling import Held
 from operators.doubts import Doubts
@@ -57,6 +57,7 @@ from operators.stock import Change, Stock
 from operators.telling import Teller
 from operators.ticks import Clocks
 from operators.trust import Trust
+from operators.windows import HOUR_MS, Windows
 from schemas.batches import Batch, CaughtUp, Mark, Origin, Wake
 from schemas.movements import (
     NO_TIME_MS,
@@ -1058,6 +1059,10 @@ def warm_up() -> None:
     if not isinstance(crossing, Encoded):
         raise TypeError("the crossing to warm up with was not plain")
     Lane.restore(0, lane.snapshot(), RuleBook(Rules()), settings)
+    wide = Windows()  # of numbers that do not fit into 32 bits, which seldom come
+    for time_ms in (0, HOUR_MS):
+        wide.add(0, time_ms, INT32_MAX + 1)
+    wide.dump()
 
 
 def _warming(number: int, location: str, more: bytes = b"") -> bytes:

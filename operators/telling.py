@@ -88,7 +88,7 @@ class Teller:
     def _written(self, skus: list[int], ends: list[int]) -> list[Encoded | None]:
         """What was written as crossings of these SKUs."""
         keys, text = self._stock.names.encoded(skus), _OUT[: max(ends)].tobytes()
-        places = zip(keys, ends[::4], ends[1::4], ends[2::4], ends[3::4], strict=True)
+        places = zip(keys, *(ends[at::CROSSING_ENDS] for at in range(CROSSING_ENDS)), strict=True)
         return [
             None
             if end == ABSENT

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Final, Generic, NamedTuple
 
 from bytewax.outputs import StatefulSinkPartition
@@ -126,16 +127,17 @@ class KafkaOutput:
     def produce(self, topic: str, messages: Iterable[OutMessage]) -> None:
         """Hand records to librdkafka; SinkError where its queue stays full or a record was not delivered."""
         hand_over = self._producer.produce
-        for value, key, headers in messages:
-            try:
-                hand_over(topic, value, key, headers=headers)
-            except BufferError:
-                self._produce_later(topic, value, key, headers)
-            except KafkaException as error:
-                raise self._error(f"does not take a record for {topic}", error.args[0]) from error
-            self._produced += 1
-            if self._produced - self._polled_at >= POLL_EVERY_RECORDS:
-                self.poll()
+        try:
+            for value, key, headers in messages:
+                try:
+                    hand_over(topic, value, key, headers=headers)
+                except BufferError:
+                    self._produce_later(topic, value, key, headers)
+                self._produced += 1
+                if self._produced - self._polled_at >= POLL_EVERY_RECORDS:
+                    self.poll()
+        except KafkaException as error:
+            raise self._error(f"does not take a record for {topic}", error.args[0]) from error
 
     def poll(self) -> None:
         """Take what librdkafka has to say; SinkError where a record was not delivered."""
@@ -160,15 +162,11 @@ class KafkaOutput:
 
     def _produce_later(self, topic: str, value: bytes, key: bytes | None, headers: Headers) -> None:
         """Hand over one record once librdkafka's queue has room for it."""
-        while True:
+        while True:  # others may take the room: `_wait_for_room` has the bound
             self._wait_for_room()
-            try:
+            with suppress(BufferError):
                 self._producer.produce(topic, value, key, headers=headers)
-            except BufferError:
-                continue
-            except KafkaException as error:
-                raise self._error(f"does not take a record for {topic}", error.args[0]) from error
-            return
+                return
 
     def _wait_for_room(self) -> None:
         """Wait until a record has left the queue; poll cannot tell, because good news is not reported."""

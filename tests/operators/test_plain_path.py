@@ -108,15 +108,16 @@ def test_nothing_is_left_to_compile_after_warming_up() -> None:
 
 
 COMPILED_LATER = """
-from operators import plain
+from operators import packing, plain
 from operators.lane import Lane, warm_up
 from operators.rules import RuleBook
 from tests.lane_runs import batch_of
-from tests.operators.test_telling import PREFIX, SETTINGS
+from tests.operators.test_telling import PREFIX, SETTINGS, batch_for, shipped
 from tests.rule_storms import Storm
 
 def compiled():
-    return {name: len(value.overloads) for name, value in vars(plain).items() if hasattr(value, "overloads")}
+    functions = {**vars(packing), **vars(plain)}
+    return {name: len(value.overloads) for name, value in functions.items() if hasattr(value, "overloads")}
 
 warm_up()
 before = compiled()
@@ -130,6 +131,11 @@ for seed in range(40):
     lane.begin_refill()
     lane.refill(100, teller)
     Lane.restore(0, lane.snapshot(), RuleBook(storm.rules), SETTINGS)
+huge = [shipped(number, "A", "east", day).replace(b":3,", b":2000000000,") for number, day in enumerate([1, 2, 2])]
+lane = Lane(0, RuleBook(storm.rules), SETTINGS)
+lane.apply([batch_for("A", huge)])
+assert lane._stock.demand_windows.is_wide
+Lane.restore(0, lane.snapshot(), RuleBook(storm.rules), SETTINGS)
 assert len(before) > 30
 assert compiled() == before, set(compiled().items()) - set(before.items())
 """
