@@ -297,13 +297,15 @@ def _behind_number(text: Bytes, at: int) -> int:
 
 
 @compiled
-def keep_spans(newest: Array, units: Array, rows: Array, values: Array, width: int, kept: Array) -> int:
+def keep_spans(
+    newest: Array, units: Array, rows: Array, owners: int, values: Array, width: int, kept: Array
+) -> int:  # fmt: skip
     """Rows of windows with more than their latest span, owner by owner; returns how many there are.
 
     They are written to `kept`, and `rows` (by owner: row + 1) says where. Of the others only `units` are left.
     """
     count = 0
-    for owner in range(len(rows)):
+    for owner in range(owners):
         if rows[owner] == 0:
             continue
         begin = (rows[owner] - 1) * width

@@ -210,10 +210,11 @@ class _Spans:
 
     def clean(self) -> None:
         """Gives up rows with nothing but the latest span; the others stand in the order of the positions' rows."""
-        columns, values = self._columns, self.grid.values
-        kept = scratch.array(f"spans of {values.itemsize} bytes", values.dtype, self.grid.rows * self.grid.width)
-        newest, units, rows = columns[self._newest], columns[self._units], columns[self._row]
-        self.grid.replace(kept, int(keep_spans(newest, units, rows, values, self.grid.width, kept)))
+        columns, values, width = self._columns, self.grid.values, self.grid.width
+        kept = scratch.array(f"spans of {values.itemsize} bytes", values.dtype, self.grid.rows * width)
+        # with the room behind them: a column of one row has a type of its own, for which all would be compiled again
+        newest, units, rows = (columns.table[name] for name in (self._newest, self._units, self._row))
+        self.grid.replace(kept, int(keep_spans(newest, units, rows, columns.rows, values, width, kept)))
 
     def _begin_row(self, row: int, last: int) -> None:
         """Its only span goes into a row of the grid."""
