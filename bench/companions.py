@@ -17,7 +17,7 @@ from typing import Any, Final, Generic, Self, TypeVar
 import msgspec
 
 from bench.drain import STOP_SECONDS_MAX, BenchError
-from sinks.redis_server import tethered
+from sinks.tether import tethered
 
 READY: Final = b"ready"
 READY_SECONDS_MAX: Final = 60.0

@@ -29,7 +29,7 @@ from bench.servers import KafkaBroker, RedisServer
 from schemas.batches import Batch, Origin
 from schemas.outputs import Threshold
 from schemas.topics import DEAD_LETTERS, MOVEMENTS, ONE_PARTITION, THRESHOLDS, TOPICS, Topic
-from sinks.redis_server import tethered
+from sinks.tether import tethered
 
 DRAIN_SECONDS_MAX: Final = 1800.0
 STOP_SECONDS_MAX: Final = 60.0

@@ -24,7 +24,8 @@ import redis
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from sinks.redis_server import server_program, tethered
+from sinks.redis_server import server_program
+from sinks.tether import tethered
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 POM = CHECKOUT / "bench" / "kafka" / "pom.xml"

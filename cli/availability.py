@@ -15,6 +15,7 @@ from cli.rules_at_start import settle_rules
 from cli.state import Stored, reads_stdin, stored
 from cli.supervising import Supervisor, free_addresses
 from cli.watching import watching
+from cli.worker_group import Group
 from cli.worker_spec import WorkerSpec, now_ms
 from flows.board import Board
 from flows.store import has_run
@@ -38,17 +39,19 @@ class ReachedRedis(NamedTuple):
 
 
 class Cluster(NamedTuple):
-    """The processes of a flow: `workers` here, and with `addresses` those of all machines, ours from `first` on."""
+    """The processes of a flow: `group` here, and with `addresses` those of all machines, ours from `first` on."""
 
-    workers: int = 1
-    addresses: Sequence[str] = ()
-    first: int = 0
+    group: Group
+    addresses: Sequence[str]
+    first: int
+
+    @property
+    def workers(self) -> int:
+        """How many processes this machine has."""
+        return self.group.workers
 
 
-ALONE: Final = Cluster()
-
-
-def run_availability(configuration: Configuration, cluster: Cluster = ALONE, *, accept_truncated: bool = False) -> None:
+def run_availability(configuration: Configuration, cluster: Cluster, *, accept_truncated: bool = False) -> None:
     """Run the flow of these settings until its input ends or a signal drains it; CliError where it fails."""
     rules = load_rules(configuration.rules_path)
     shadow_path = configuration.settings.rules.shadow_path
@@ -72,7 +75,8 @@ def run_availability(configuration: Configuration, cluster: Cluster = ALONE, *, 
             board = Board.make(cluster.workers)
             whole = _Whole(configuration, cluster, store, redis.url)
             supervisor = Supervisor(
-                lambda: _specs(whole, board, settled.first, accept_truncated=accept_truncated),
+                cluster.group,
+                lambda: _specs(whole, settled.first, accept_truncated=accept_truncated),
                 board,
                 draining,
                 drain_seconds_max=configuration.settings.state.drain_seconds,
@@ -119,7 +123,7 @@ class _Whole(NamedTuple):
     redis_url: str
 
 
-def _specs(whole: _Whole, board: Board, rules: Rules, *, accept_truncated: bool) -> list[WorkerSpec]:
+def _specs(whole: _Whole, rules: Rules, *, accept_truncated: bool) -> list[WorkerSpec]:
     """One for each process here; the ports of a cluster on this machine alone are drawn anew for each start."""
     configuration, cluster, store, redis_url = whole
     addresses = list(cluster.addresses) or free_addresses(cluster.workers)
@@ -130,8 +134,6 @@ def _specs(whole: _Whole, board: Board, rules: Rules, *, accept_truncated: bool)
             first=cluster.first,
             processes=cluster.workers,
             addresses=addresses,
-            board=board.descriptor,
-            last_words=-1,
             incarnation=store.incarnation,
             by_crc32=store.by_crc32,
             rules=document_of(rules),

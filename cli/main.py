@@ -3,35 +3,12 @@
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
-from typing import Annotated, Final
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Annotated, Final, NamedTuple
 
 import typer
 
-from cli import (
-    bench,
-    bench_latency,
-    bench_lookups,
-    bench_peers,
-    bench_report,
-    bench_scale,
-    bench_state,
-    check,
-    demo,
-    doctor,
-    explain,
-    get,
-    heartbeat,
-    load,
-    rebuild,
-    recovery,
-    rules,
-    rules_diff,
-    run,
-    tail,
-    topics,
-    verify,
-)
 from cli.failures import DONE, FAILED, INTERRUPTED, MISUSED, CliError, one_line
 from cli.logs import DEBUG_VARIABLE, configure_logs, debug_wanted
 from cli.screen import ReaderGone, print_note
@@ -39,18 +16,63 @@ from cli.screen import ReaderGone, print_note
 DEBUG_OPTION: Final = "--debug"
 HELP: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 
-app = typer.Typer(
-    name="onhand", rich_markup_mode=None, no_args_is_help=True, pretty_exceptions_enable=False, context_settings=HELP
+GROUPS: Final = {
+    "run": "Run a flow until it is told to stop.",
+    "topics": "The Kafka topics.",
+    "recovery": "The store that a flow goes on from.",
+    "rules": "The rules of a running flow.",
+    "rebuild": "Make anew what was lost.",
+    "bench": "Measure on this machine, checked by an oracle.",
+}
+
+
+class Command(NamedTuple):
+    """Where a command is: a function and its examples, which are loaded only for the command line that names it."""
+
+    name: str
+    module: str
+    function: str
+    examples: str = "EXAMPLES"
+    group: str = ""
+
+    @property
+    def words(self) -> list[str]:
+        """What is typed for it."""
+        return [word for word in (self.group, self.name) if word]
+
+
+COMMANDS: Final = (
+    Command("demo", "cli.demo", "demo"),
+    Command("availability", "cli.run", "availability", group="run"),
+    Command("get", "cli.get", "get"),
+    Command("explain", "cli.explain", "explain"),
+    Command("check", "cli.check", "check"),
+    Command("doctor", "cli.doctor", "doctor"),
+    Command("create", "cli.topics", "create", group="topics"),
+    Command("create", "cli.recovery", "create", "CREATE_EXAMPLES", "recovery"),
+    Command("check", "cli.recovery", "check", "CHECK_EXAMPLES", "recovery"),
+    Command("push", "cli.rules", "push", "PUSH_EXAMPLES", "rules"),
+    Command("show", "cli.rules", "show", "SHOW_EXAMPLES", "rules"),
+    Command("diff", "cli.rules_diff", "diff", group="rules"),
+    Command("redis", "cli.rebuild", "redis", group="rebuild"),
+    Command("verify", "cli.verify", "verify"),
+    Command("heartbeat", "cli.heartbeat", "heartbeat"),
+    Command("tail", "cli.tail", "tail"),
+    Command("load", "cli.load", "load"),
+    Command("drain", "cli.bench", "drain", "DRAIN_EXAMPLES", "bench"),
+    Command("kernel", "cli.bench", "kernel", "KERNEL_EXAMPLES", "bench"),
+    Command("replenishment", "cli.bench", "replenishment", "REPLENISHMENT_EXAMPLES", "bench"),
+    Command("healing", "cli.bench", "healing", "HEALING_EXAMPLES", "bench"),
+    Command("latency", "cli.bench_latency", "latency", group="bench"),
+    Command("lookups", "cli.bench_lookups", "lookups", group="bench"),
+    Command("peers", "cli.bench_peers", "peers", group="bench"),
+    Command("scale", "cli.bench_scale", "scale", group="bench"),
+    Command("state", "cli.bench_state", "state", group="bench"),
+    Command("report", "cli.bench_report", "report", "REPORT_EXAMPLES", "bench"),
+    Command("all", "cli.bench_report", "all_", "ALL_EXAMPLES", "bench"),
 )
-run_app = typer.Typer(no_args_is_help=True, help="Run a flow until it is told to stop.")
-topics_app = typer.Typer(no_args_is_help=True, help="The Kafka topics.")
-recovery_app = typer.Typer(no_args_is_help=True, help="The store that a flow goes on from.")
-rules_app = typer.Typer(no_args_is_help=True, help="The rules of a running flow.")
-rebuild_app = typer.Typer(no_args_is_help=True, help="Make anew what was lost.")
-bench_app = typer.Typer(no_args_is_help=True, help="Measure on this machine, checked by an oracle.")
 
 
-@app.callback()
 def onhand(
     debug: Annotated[
         bool, typer.Option(DEBUG_OPTION, help="Show tracebacks; taken anywhere on the line, or from ONHAND_DEBUG=1.")
@@ -59,46 +81,32 @@ def onhand(
     """How many of this SKU may I sell right now? Stock movements in, channel availability out."""
 
 
-def add(group: typer.Typer, command: Callable[..., None], examples: tuple[str, ...], name: str | None = None) -> None:
+def application(arguments: Sequence[str] = ()) -> typer.Typer:
+    """The command line with the command that `arguments` begin with; else with all, which take longest to load."""
+    named = [command for command in COMMANDS if command.words == list(arguments[: len(command.words)])]
+    app = typer.Typer(
+        name="onhand",
+        rich_markup_mode=None,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings=HELP,
+    )
+    app.callback()(onhand)
+    groups = {"": app}
+    for command in named or COMMANDS:
+        if command.group not in groups:
+            group = groups[command.group] = typer.Typer(no_args_is_help=True, help=GROUPS[command.group])
+            app.add_typer(group, name=command.group)
+        _add(groups[command.group], command)
+    return app
+
+
+def _add(group: typer.Typer, command: Command) -> None:
     """Make `command` a sub-command of `group`, its help ending with examples that run as they stand."""
+    module = import_module(command.module)
+    examples: tuple[str, ...] = getattr(module, command.examples)
     epilog = "\n".join(["\b", "Examples:" if len(examples) > 1 else "Example:", *(f"  {line}" for line in examples)])
-    group.command(name, epilog=epilog, context_settings=HELP)(command)
-
-
-add(app, demo.demo, demo.EXAMPLES)
-app.add_typer(run_app, name="run")
-add(run_app, run.availability, run.EXAMPLES)
-add(app, get.get, get.EXAMPLES)
-add(app, explain.explain, explain.EXAMPLES)
-add(app, check.check, check.EXAMPLES)
-add(app, doctor.doctor, doctor.EXAMPLES)
-app.add_typer(topics_app, name="topics")
-add(topics_app, topics.create, topics.EXAMPLES)
-app.add_typer(recovery_app, name="recovery")
-add(recovery_app, recovery.create, recovery.CREATE_EXAMPLES)
-add(recovery_app, recovery.check, recovery.CHECK_EXAMPLES)
-app.add_typer(rules_app, name="rules")
-add(rules_app, rules.push, rules.PUSH_EXAMPLES)
-add(rules_app, rules.show, rules.SHOW_EXAMPLES)
-add(rules_app, rules_diff.diff, rules_diff.EXAMPLES)
-app.add_typer(rebuild_app, name="rebuild")
-add(rebuild_app, rebuild.redis, rebuild.EXAMPLES)
-add(app, verify.verify, verify.EXAMPLES)
-add(app, heartbeat.heartbeat, heartbeat.EXAMPLES)
-add(app, tail.tail, tail.EXAMPLES)
-add(app, load.load, load.EXAMPLES)
-app.add_typer(bench_app, name="bench")
-add(bench_app, bench.drain, bench.DRAIN_EXAMPLES)
-add(bench_app, bench.kernel, bench.KERNEL_EXAMPLES)
-add(bench_app, bench.replenishment, bench.REPLENISHMENT_EXAMPLES)
-add(bench_app, bench.healing, bench.HEALING_EXAMPLES)
-add(bench_app, bench_latency.latency, bench_latency.EXAMPLES)
-add(bench_app, bench_lookups.lookups, bench_lookups.EXAMPLES)
-add(bench_app, bench_peers.peers, bench_peers.EXAMPLES)
-add(bench_app, bench_scale.scale, bench_scale.EXAMPLES)
-add(bench_app, bench_state.state, bench_state.EXAMPLES)
-add(bench_app, bench_report.report, bench_report.REPORT_EXAMPLES)
-add(bench_app, bench_report.all_, bench_report.ALL_EXAMPLES, "all")
+    group.command(command.name, epilog=epilog, context_settings=HELP)(getattr(module, command.function))
 
 
 def main() -> int:
@@ -108,7 +116,7 @@ def main() -> int:
     if debug:
         os.environ[DEBUG_VARIABLE] = "1"  # for the processes that a command starts
     try:
-        return app(arguments, prog_name="onhand", standalone_mode=False) or DONE
+        return application(arguments)(arguments, prog_name="onhand", standalone_mode=False) or DONE
     except ReaderGone:
         return _without_reader()
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ import typer
 
 from cli.configuration import ConfigOption, load_configuration
 from cli.failures import MISUSED, CliError
+from cli.worker_group import Group
 
 EXAMPLES: Final = (
     "onhand run availability --config examples/onhand.toml",
@@ -44,10 +45,12 @@ def availability(
     It goes on where the state in `state.path` ends; one that dies is started again. The first SIGTERM or SIGINT drains
     it: input ends, everything read is written, exit code 0. A second one ends it at once (130).
     """
-    from cli.availability import Cluster, run_availability
+    all_addresses = _addresses(addresses, first, workers)
+    with Group(workers) as group:  # they load their code beside what this process loads and looks at
+        from cli.availability import Cluster, run_availability
 
-    cluster = Cluster(workers, _addresses(addresses, first, workers), first)
-    run_availability(load_configuration(config, os.environ), cluster, accept_truncated=accept_truncated)
+        cluster = Cluster(group, all_addresses, first)
+        run_availability(load_configuration(config, os.environ), cluster, accept_truncated=accept_truncated)
 
 
 def _addresses(text: str, first: int, workers: int) -> list[str]:

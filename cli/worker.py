@@ -1,8 +1,9 @@
-"""A worker: one process of a flow, started by its supervisor, with what it needs to know read from a descriptor."""
+"""A worker: one process of a flow. It loads its code, hears from its supervisor what to do, and does it."""
 
 import errno
 import gc
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -13,14 +14,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias
 
-import msgspec
 import structlog
 
 from cli.configuration import Configuration, load_rules, read_configuration
 from cli.failures import DONE, FAILED, CliError, one_line
 from cli.logs import configure_logs, debug_wanted
 from cli.native_errors import native_errors_apart
-from cli.worker_spec import BROKEN, LAST_WORDS_BYTES_MAX, UNREACHABLE, WorkerSpec, monotonic_ms, now_ms
+from cli.worker_spec import BROKEN, UNREACHABLE, WorkerSpec, hear, monotonic_ms, now_ms, say
 from flows.availability import Sinks, availability_flow
 from flows.bases import FileBases
 from flows.board import IN_FLIGHT_BYTES_MAX, READER_SLOTS, Board
@@ -83,10 +83,10 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 class _Worker:
     """The parts of one process, put together."""
 
-    def __init__(self, spec: WorkerSpec, configuration: Configuration) -> None:
+    def __init__(self, spec: WorkerSpec, board: Board, configuration: Configuration) -> None:
         self._spec = spec
         self._configuration = configuration
-        self._board = Board(spec.board, spec.processes)
+        self._board = board
         self._measures = Measures(epoch_began_ms=0 if spec.store is None else now_ms())  # 0: epochs keep nothing
         self._packing_seconds: dict[int, float] = {}  # by lane, in this epoch's end
         self._redis = self._redis_sink()
@@ -124,8 +124,7 @@ class _Worker:
             hooks=self._hooks(),
             bases=bases,
         )
-        warm_up()
-        self._lane_of("")  # the same: else it is compiled, or loaded, when somebody asks, and movements wait
+        self._lane_of("")  # else it is compiled, or loaded, when somebody asks, and movements wait
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
@@ -328,9 +327,18 @@ def _tail_of(native: BinaryIO) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the worker whose WorkerSpec can be read from the descriptor that is named; returns its exit code."""
-    with os.fdopen(int(arguments[0]), "rb") as pipe:
-        spec = msgspec.json.decode(pipe.read(), type=WorkerSpec)
+    """Run the worker that is told what to do at the descriptor that is named; returns its exit code."""
+    warm_up()
+    with socket.socket(fileno=int(arguments[0])) as line:
+        told = hear(line)
+        if told is None:
+            return DONE
+        spec, (board, *_) = told  # the others only have to be open as long as this process lives
+        return work(spec, Board(board, spec.processes), line)
+
+
+def work(spec: WorkerSpec, board: Board, line: socket.socket) -> int:
+    """Run this worker; returns its exit code, or ends the process after having said why."""
     debug = debug_wanted(os.environ)
     configure_logs(debug=debug)
     if spec.addresses:
@@ -340,7 +348,7 @@ def main(arguments: list[str]) -> int:
     try:
         with native_errors_apart() as native:
             try:
-                _Worker(spec, configuration).run()
+                _Worker(spec, board, configuration).run()
             except BaseException:
                 printed = _tail_of(native)
                 raise
@@ -351,7 +359,7 @@ def main(arguments: list[str]) -> int:
         if code in (UNREACHABLE, BROKEN):
             log.error("worker failed", error=said)  # noqa: TRY400  # the trace is told with --debug
         else:
-            os.write(spec.last_words, said.encode()[:LAST_WORDS_BYTES_MAX])
+            say(line, said)
         sys.stderr.flush()
         os._exit(code)  # threads of the engine that still run would print of their own end
     return DONE

@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from redis.exceptions import ConnectionError, TimeoutError  # noqa: A004  # redi
 from redis.retry import Retry
 
 from sinks.slots import SinkError
+from sinks.tether import tethered
 
 START_SECONDS_MAX = 20.0
 STOP_SECONDS_MAX = 10.0
@@ -32,14 +32,6 @@ _SETTINGS: Final = {
     "maxmemory-policy": "noeviction",  # a SKU that was evicted would read as never seen
     "daemonize": "no",
 }
-# Run before the server in its own process: a function run between fork and exec may deadlock when threads hold locks.
-# 1 is PR_SET_PDEATHSIG; the parent is asked for once more because it may have died before the request.
-_TETHER = """
-import ctypes, os, signal, sys
-if ctypes.CDLL(None).prctl(1, signal.SIGKILL) or os.getppid() != int(sys.argv[1]):
-    sys.exit("the starter of this server is gone")
-os.execvp(sys.argv[2], sys.argv[2:])
-"""
 
 
 def server_program() -> str:
@@ -58,13 +50,6 @@ def _program_of_the_wheel() -> str:
         return str(get_binary_path())
     except ValkeyBinaryNotFoundError as error:
         raise SinkError("there is no Redis for this platform in the package: install redis-server") from error
-
-
-def tethered(command: list[str]) -> list[str]:
-    """`command`, killed by the kernel (Linux) when the thread that starts it ends."""
-    if sys.platform != "linux":
-        return command
-    return [sys.executable, "-I", "-S", "-c", _TETHER, str(os.getpid()), *command]
 
 
 class EmbeddedRedis:

@@ -14,7 +14,7 @@ from bench.scale import ScaleConfig, ScaledKernel
 from bench.state import StateConfig
 from cli.bench_report import all_
 from cli.failures import DONE, FAILED, MISUSED, CliError
-from cli.main import app
+from cli.main import application
 from tests.bench.stored import drain, store
 from tests.cli.command import assert_failed_in_one_line, onhand
 
@@ -23,7 +23,7 @@ LINE = ScaledKernel("kernel", 2, "uniform", 1, 1, 1.0, {}, "2026-11-26T10:00:00+
 
 def given(*arguments: str) -> None:
     """Run a command in this process."""
-    app(["bench", *arguments], standalone_mode=False)
+    application()(["bench", *arguments], standalone_mode=False)
 
 
 def test_the_page_is_made_where_it_is_asked_for(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from ast import literal_eval
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from cli import (
     get,
     heartbeat,
     load,
+    main,
     rebuild,
     recovery,
     rules,
@@ -30,7 +32,6 @@ from cli import (
     topics,
     verify,
 )
-from cli.main import debug_taken
 from tests.cli.command import ONHAND, assert_failed_in_one_line, environment, onhand
 
 COMMANDS = {
@@ -133,7 +134,7 @@ def test_debug_is_taken_from_the_line_and_the_environment(
     arguments: list[str], environment: dict[str, str], rest: list[str], *, debug: bool
 ) -> None:
     """A SKU that is called --debug can still be asked for, behind a `--`."""
-    assert debug_taken(arguments, environment) == (rest, debug)
+    assert main.debug_taken(arguments, environment) == (rest, debug)
 
 
 def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
@@ -159,6 +160,23 @@ def test_the_shell_completes_commands(tmp_path: Path) -> None:
         [ONHAND], check=False, cwd=tmp_path, env=environment(None) | asked, capture_output=True, text=True, timeout=30
     )
     assert shown.stdout.split() == ["doctor"]
+
+
+def test_a_command_loads_only_itself() -> None:
+    """All of them together take half a second, which every `onhand get` would wait for."""
+    look = (
+        "import sys; from cli.main import application; application(sys.argv[1:])\n"
+        "print({'cli.doctor', 'cli.get', 'cli.run', 'bytewax', 'confluent_kafka'} & sys.modules.keys())"
+    )
+    for words, loaded in ((["get", "SKU-1"], {"cli.get"}), (["run", "availability"], {"cli.run"})):
+        found = subprocess.run([sys.executable, "-c", look, *words], capture_output=True, text=True, check=True)
+        assert literal_eval(found.stdout) == loaded
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_is_named_as_it_is_typed(command: tuple[str, ...]) -> None:
+    """One that the command line does not find by its words would load all others with it."""
+    assert [found for found in main.COMMANDS if found.words == list(command)]
 
 
 def test_no_command_loads_what_only_a_worker_needs() -> None:

@@ -1,32 +1,35 @@
 """The supervisor over real processes, which do as little as it takes: who ends all, who is started again, who waits."""
 
 import random
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from cli import supervising
+from cli import supervising, worker_spec
 from cli.failures import DONE, FAILED, INTERRUPTED, MISUSED, CliError
 from cli.supervising import Supervisor, free_addresses
-from cli.worker_spec import BROKEN, UNREACHABLE, WorkerSpec
+from cli.worker_group import Group
+from cli.worker_spec import BROKEN, UNREACHABLE, WorkerSpec, hear
 from flows.board import Board
 from tests.cli.command import CHECKOUT
 
 # A worker that does what `script` says with the board, its number, and how often it was started before.
 WORKER = """
-import os, sys, time
+import os, socket, sys, time
 from pathlib import Path
-import msgspec
-from cli.worker_spec import WorkerSpec, monotonic_ms
+from cli.worker_spec import WorkerSpec, hear, monotonic_ms, say
 from flows.board import Board
-spec = msgspec.json.decode(os.fdopen(int(sys.argv[1]), "rb").read(), type=WorkerSpec)
-board, number, folder = Board(spec.board, spec.processes), spec.process, Path(spec.store)
+line = socket.socket(fileno=int(sys.argv[1]))
+spec, (board, *_) = hear(line) or sys.exit()
+board, number, folder = Board(board, spec.processes), spec.process, Path(spec.store)
 with (folder / f"starts-{number}").open("a") as file:
     file.write(f"{os.getpid()}\\n")
 start = len((folder / f"starts-{number}").read_text().splitlines())
@@ -44,18 +47,27 @@ class Bench:
         self.folder = folder
         self.drain_at: float | None = None
         self.said = ""
+        self.rules: dict[str, Any] = {}
         self.supervisor: Supervisor | None = None
 
-    def run(self, script: str, workers: int = 2, *, drain_seconds_max: float = 5.0, restarts: bool = True) -> int:
-        """The exit code of the supervisor."""
+    def run(
+        self,
+        script: str,
+        workers: int = 2,
+        *,
+        drain_seconds_max: float = 5.0,
+        restarts: bool = True,
+        before: str = "",
+    ) -> int:
+        """The exit code of the supervisor; workers do what `before` says while they load."""
         board = Board.make(workers)
         self.supervisor = Supervisor(
-            lambda: [self._spec(board, number, workers) for number in range(workers)],
+            Group(workers, ("-c", before + WORKER + script)),
+            lambda: [self._spec(number, workers) for number in range(workers)],
             board,
             lambda: self.drain_at is not None and time.monotonic() > self.drain_at,
             drain_seconds_max=drain_seconds_max,
             restarts=restarts,
-            program=("-c", WORKER + script),
             chance=random.Random(1),
         )
         try:
@@ -95,18 +107,16 @@ class Bench:
 
         threading.Thread(target=look, daemon=True).start()
 
-    def _spec(self, board: Board, number: int, workers: int) -> WorkerSpec:
+    def _spec(self, number: int, workers: int) -> WorkerSpec:
         return WorkerSpec(
             config=None,
             process=number,
             processes=workers,
             first=0,
             addresses=[],
-            board=board.descriptor,
-            last_words=-1,
             incarnation=1,
             by_crc32=False,
-            rules={},
+            rules=self.rules,
             redis_url="",
             store=str(self.folder),
             is_behind=False,
@@ -144,9 +154,7 @@ def test_where_one_dies_all_start_again(bench: Bench, code: int) -> None:
 def test_what_a_person_has_to_put_right_ends_all(bench: Bench, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     """Even where a peer, which only sees that it is alone, says something else first."""
     monkeypatch.setattr(supervising, "OTHERS_SECONDS_MAX", 20.0)  # it ends as soon as both have said something
-    script = (
-        f"if number == 0: sys.exit({BROKEN})\ntime.sleep(0.2)\nos.write(spec.last_words, b'do this'); sys.exit({code})"
-    )
+    script = f"if number == 0: sys.exit({BROKEN})\ntime.sleep(0.2)\nsay(line, 'do this'); sys.exit({code})"
     assert bench.run(script) == code
     assert bench.said == "do this"
     assert len(bench.starts()) == 1
@@ -169,6 +177,60 @@ def test_a_worker_that_starts_is_given_time(bench: Bench) -> None:
     """A large state takes longer to load than a heart may stand still."""
     assert bench.run("time.sleep(2)\nlive(0.1)", 1) == DONE
     assert len(bench.starts()) == 1
+
+
+def test_a_worker_may_die_before_it_hears_what_to_do(bench: Bench) -> None:
+    """It is started again like one that dies at work."""
+    die_at_first = f"""
+from pathlib import Path
+if not (died := Path({str(bench.folder / "died")!r})).exists():
+    died.touch()
+    raise SystemExit({BROKEN})
+"""
+    assert bench.run("live(0.1)", 1, before=die_at_first) == DONE
+    assert len(bench.starts()) == 1
+
+
+def test_a_worker_hears_rules_that_no_socket_takes_at_once(bench: Bench) -> None:
+    """It reads them when it has loaded its code."""
+    bench.rules = {"text": "x" * 5_000_000}
+    assert (
+        bench.run("sys.exit(0 if len(spec.rules['text']) == 5_000_000 else 1)", before="import time; time.sleep(0.3)")
+        == DONE
+    )
+
+
+def test_one_that_never_hears_is_replaced(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A supervisor that waited for it would wait for ever."""
+    monkeypatch.setattr(supervising, "START_SECONDS_MAX", 2.0)
+    monkeypatch.setattr(worker_spec, "TELL_SECONDS_MAX", 1.0)
+    bench.rules = {"text": "x" * 5_000_000}
+    stop_at_first = f"""
+import os
+from pathlib import Path
+if not (stopped := Path({str(bench.folder / "stopped")!r})).exists():
+    stopped.touch()
+    os.kill(os.getpid(), 19)
+"""
+    assert bench.run("live(0.1)", 1, before=stop_at_first) == DONE
+    assert len(bench.starts()) == 1
+
+
+def test_without_work_workers_end_with_the_command(tmp_path: Path) -> None:
+    """It may find that it cannot run while they load."""
+    here = f"import os; from pathlib import Path; Path({str(tmp_path)!r}, str(os.getpid())).touch()\n"
+    with Group(2, ("-c", here + WORKER)):
+        while len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.01)
+    assert not any(psutil.pid_exists(int(file.name)) for file in tmp_path.iterdir())
+
+
+def test_a_worker_whose_supervisor_has_no_work_ends_by_itself() -> None:
+    """Where no kernel kills it."""
+    ours, far = socket.socketpair()
+    with far:
+        ours.close()
+        assert hear(far) is None
 
 
 def test_a_drain_that_takes_too_long_is_ended(bench: Bench) -> None:

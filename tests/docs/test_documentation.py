@@ -21,7 +21,7 @@ from redis.exceptions import NoPermissionError
 
 from cli.failures import DIFFERENT, DONE, FAILED, INTERRUPTED, MISUSED
 from cli.get import LAG_SECONDS_MAX, WRITTEN_SECONDS_MAX
-from cli.main import app
+from cli.main import application
 from operators.admission import AHEAD_MS_MAX
 from operators.causes import UNKNOWN
 from operators.commitments import Claim, grants_of
@@ -411,7 +411,7 @@ def test_a_command_shown_can_be_given(line: str, where: str) -> None:
 def usage_fault(words: list[str]) -> str | None:
     """Return what `onhand` would say against its arguments; None where nothing, or where some are only left out."""
     words = [word for word in words if word not in EVERYWHERE]
-    command: Any = typer.main.get_command(app)
+    command: Any = typer.main.get_command(application())
     while words and hasattr(command, "commands"):
         if words[0] not in command.commands:
             return f"there is no {words[0]}"

@@ -10,7 +10,7 @@ from typing import Final
 
 import psutil
 
-from sinks.redis_server import tethered
+from sinks.tether import tethered
 from tests.cli.command import CHECKOUT, ONHAND, environment
 from tests.faults.hooks.sitecustomize import BASES, FOLDER
 

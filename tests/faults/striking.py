@@ -24,7 +24,7 @@ from operators.keeping import LIMITS
 from schemas.complaints import Complaint, read_toml
 from schemas.rules import Rules, rules_from
 from sinks.redis_keys import read_health
-from sinks.redis_server import tethered
+from sinks.tether import tethered
 from tests.cli.command import CHECKOUT, NOWHERE, onhand
 from tests.faults.flow import Flow, ViolationError, still_there
 from tests.faults.hooks.sitecustomize import ARMED, DISARMED, PARTITIONS_MAX, Cells

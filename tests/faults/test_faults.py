@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sinks.redis_server import tethered
+from sinks.tether import tethered
 from tests.cli.command import CHECKOUT
 
 SEEDS = 4

@@ -142,8 +142,19 @@ def running(servers: Servers, tmp_path: Path) -> Iterator[Running]:
             return web_of(client, FIREWORKS) == [18] * len(FIREWORKS) and -1 not in web_of(client, OTHERS)
 
         wait_until(is_there, SECONDS_MAX, "the opening stock")
-        wait_until(lambda: len(explained(client)) == len(FIREWORKS) + len(OTHERS), SECONDS_MAX, "explanations")
         yield flow
+
+
+@pytest.fixture
+def explained(running: Running, servers: Servers) -> Running:
+    """The flow, once every SKU has been explained."""
+    with Redis.from_url(servers.redis) as client:
+
+        def are_there() -> bool:
+            return len(set(client.scan_iter("explain:*", count=5000))) == len(FIREWORKS) + len(OTHERS)
+
+        wait_until(are_there, SECONDS_MAX, "explanations")
+    return running
 
 
 def wait_for(flow: Running, client: Redis, units: int) -> None:
@@ -154,11 +165,6 @@ def wait_for(flow: Running, client: Redis, units: int) -> None:
         return web_of(client, FIREWORKS) == [units] * len(FIREWORKS)
 
     wait_until(is_there, SECONDS_MAX, "the rules of the file")
-
-
-def explained(client: Redis) -> set[bytes]:
-    """The keys of explanations."""
-    return set(client.scan_iter("explain:*", count=5000))
 
 
 def outdated_count(client: Redis, skus: list[str]) -> int:
@@ -182,7 +188,7 @@ def pushed(servers: Servers, cwd: Path, *arguments: str) -> dict[str, Any]:
     return report
 
 
-@pytest.mark.usefixtures("running")
+@pytest.mark.usefixtures("explained")  # a diff asks explanations
 def test_a_push_moves_exactly_what_it_concerns_while_movements_flow(
     servers: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -211,7 +217,7 @@ def test_a_push_moves_exactly_what_it_concerns_while_movements_flow(
         sys.stdout.write(f"\n{len(FIREWORKS)} SKUs moved within {seconds:.2f} s of the push, at {RATE} movements/s\n")
 
 
-@pytest.mark.usefixtures("running")
+@pytest.mark.usefixtures("explained")
 def test_explanations_add_up_to_the_numbers_in_redis_while_movements_flow(
     servers: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -236,7 +242,7 @@ def test_explanations_add_up_to_the_numbers_in_redis_while_movements_flow(
 
 
 def test_who_asks_gets_the_explanation_of_a_sku_that_has_just_moved(
-    running: Running, servers: Servers, tmp_path: Path
+    explained: Running, servers: Servers, tmp_path: Path
 ) -> None:
     """At once, at a rate at which the others' are always of older numbers; also when Redis was away in between."""
     with Redis.from_url(servers.redis) as client, traffic(servers, 3000) as sent:
@@ -249,7 +255,7 @@ def test_who_asks_gets_the_explanation_of_a_sku_that_has_just_moved(
         servers.redis_server.start()
 
         def is_current_again() -> bool:
-            running.check_alive()
+            explained.check_alive()
             return bool(explanation_of(servers, tmp_path, just_moved(sent))["current"])
 
         wait_until(is_current_again, SECONDS_MAX, "the flow as it was")
