@@ -17,7 +17,7 @@ from cli import supervising, worker_spec
 from cli.failures import DONE, FAILED, INTERRUPTED, MISUSED, CliError
 from cli.supervising import Supervisor, free_addresses
 from cli.worker_group import Group
-from cli.worker_spec import BROKEN, UNREACHABLE, WorkerSpec, hear
+from cli.worker_spec import BROKEN, UNREACHABLE, WorkerSpec, hear, tell, words_from
 from flows.board import Board
 from tests.cli.command import CHECKOUT
 
@@ -63,7 +63,7 @@ class Bench:
         board = Board.make(workers)
         self.supervisor = Supervisor(
             Group(workers, ("-c", before + WORKER + script)),
-            lambda: [self._spec(number, workers) for number in range(workers)],
+            lambda: [self.spec(number, workers) for number in range(workers)],
             board,
             lambda: self.drain_at is not None and time.monotonic() > self.drain_at,
             drain_seconds_max=drain_seconds_max,
@@ -107,7 +107,8 @@ class Bench:
 
         threading.Thread(target=look, daemon=True).start()
 
-    def _spec(self, number: int, workers: int) -> WorkerSpec:
+    def spec(self, number: int, workers: int) -> WorkerSpec:
+        """What the worker `number` is told."""
         return WorkerSpec(
             config=None,
             process=number,
@@ -189,6 +190,22 @@ if not (died := Path({str(bench.folder / "died")!r})).exists():
 """
     assert bench.run("live(0.1)", 1, before=die_at_first) == DONE
     assert len(bench.starts()) == 1
+
+
+def test_one_that_has_ended_is_told_nothing_and_says_nothing(bench: Bench) -> None:
+    """What was sent to it and never read is no error of who watches it."""
+    ours, far = socket.socketpair()
+    with ours:
+        tell(ours, bench.spec(0, 1), [])
+        far.close()
+        assert not words_from(ours)
+        tell(ours, bench.spec(0, 1), [])
+
+
+def test_one_that_starts_again_is_given_time_too(bench: Bench) -> None:
+    """The beats of the one before it are not its own."""
+    assert bench.run(f"if start == 1: live(0.2); sys.exit({BROKEN})\ntime.sleep(2)\nlive(0.1)", 1) == DONE
+    assert len(bench.starts()) == 2
 
 
 def test_a_worker_hears_rules_that_no_socket_takes_at_once(bench: Bench) -> None:
