@@ -51,7 +51,7 @@ def tell(line: socket.socket, spec: WorkerSpec, descriptors: Sequence[int]) -> N
         socket.send_fds(line, [b"\n"], descriptors)
         line.sendall(msgspec.json.encode(spec))
         line.shutdown(socket.SHUT_WR)
-    except OSError:  # ended, or frozen: the supervisor sees either
+    except (ConnectionError, TimeoutError):  # ended, or frozen: the supervisor sees either
         return
 
 
@@ -73,5 +73,5 @@ def words_from(line: socket.socket) -> str:
     """What the worker at the other end, which has ended, has said of it; empty where it was killed."""
     try:
         return line.recv(LAST_WORDS_BYTES_MAX).decode(errors="replace")
-    except OSError:  # it ended before it had heard all
+    except ConnectionError:  # it ended before it had heard all
         return ""

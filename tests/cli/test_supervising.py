@@ -242,6 +242,29 @@ def test_without_work_workers_end_with_the_command(tmp_path: Path) -> None:
     assert not any(psutil.pid_exists(int(file.name)) for file in tmp_path.iterdir())
 
 
+def test_workers_that_load_end_with_a_command_that_is_killed(tmp_path: Path) -> None:
+    """Nothing but the kernel can end them then."""
+    here = (
+        f"import os, time; from pathlib import Path; Path({str(tmp_path)!r}, str(os.getpid())).touch(); time.sleep(60)"
+    )
+    code = f"import time; from cli.worker_group import Group; group = Group(2, ('-c', {here!r})); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=CHECKOUT) as command:
+        while len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.01)
+        command.kill()
+    deadline = time.monotonic() + 5
+    while any(psutil.pid_exists(int(file.name)) for file in tmp_path.iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_what_cannot_be_handed_over_is_an_error(bench: Bench) -> None:
+    """A worker that was told nothing would only be found when it has been silent for minutes."""
+    ours, far = socket.socketpair()
+    with ours, far, pytest.raises(OSError, match="Bad file descriptor"):
+        tell(ours, bench.spec(0, 1), [9999])
+
+
 def test_a_worker_whose_supervisor_has_no_work_ends_by_itself() -> None:
     """Where no kernel kills it."""
     ours, far = socket.socketpair()

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.oracle import Message, fold
@@ -24,7 +24,6 @@ from tests.movement_strategies import (
 
 pytestmark = pytest.mark.timeout(3600)  # finding the smallest counterexample takes its time
 LANES = st.integers(1, 7)
-LONG_EXAMPLES = settings().max_examples * 2 // 5  # each is as much work as several short ones
 TRUST = b'{"kind":"location","location":"dc-1","trust_percent":50}'
 TICK = f'{{"kind":"tick","time":"{format_ms(BASE_MS + 200 * MINUTE_MS)}"}}'.encode()
 
@@ -36,7 +35,6 @@ def test_lanes_equal_the_oracle_in_any_run(logs: Logs, rules: Rules, steps: list
     assert_equal(run, fold((message for log in logs for message in log), rules, dedupe_ms=DEDUPE_MS, as_of_ms=AS_OF_MS))
 
 
-@settings(max_examples=LONG_EXAMPLES)
 @given(long_logs(), all_rules(), steps(), LANES)
 def test_lanes_equal_the_oracle_in_full_batches(logs: Logs, rules: Rules, steps: list[Step], lanes: int) -> None:
     """Hundreds of movements a batch are no different from a few."""
