@@ -11,7 +11,7 @@ EDITABLE := install --no-build-isolation --no-deps --editable .
 # compiles what has changed since, the loops half a minute long: else each process that starts would do it, and where
 # Python is told to write no bytecode, all of it each time
 WARM_UP := $(BIN)/python -m compileall -q bench cli flows operators schemas sinks sources \
-	&& $(BIN)/python -c "from operators.lane import warm_up; warm_up()"
+	&& $(BIN)/python -c "import sources.kafka_columns; from operators.lane import warm_up; warm_up()"
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --fork-strategy fewest \
 	--no-header --no-emit-index-url --no-emit-find-links $(UPGRADE)
 COMPILE := $(LOCK) pyproject.toml --extra build

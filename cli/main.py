@@ -10,6 +10,7 @@ from typing import Annotated, Final, NamedTuple
 import typer
 
 from cli.failures import DONE, FAILED, INTERRUPTED, MISUSED, CliError, one_line
+from cli.loading import loading
 from cli.logs import DEBUG_VARIABLE, configure_logs, debug_wanted
 from cli.screen import ReaderGone, print_note
 
@@ -116,7 +117,9 @@ def main() -> int:
     if debug:
         os.environ[DEBUG_VARIABLE] = "1"  # for the processes that a command starts
     try:
-        return application(arguments)(arguments, prog_name="onhand", standalone_mode=False) or DONE
+        with loading():
+            app = application(arguments)
+        return app(arguments, prog_name="onhand", standalone_mode=False) or DONE
     except ReaderGone:
         return _without_reader()
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ import typer
 
 from cli.configuration import ConfigOption, load_configuration
 from cli.failures import MISUSED, CliError
+from cli.loading import loading
 from cli.worker_group import Group
 
 EXAMPLES: Final = (
@@ -47,7 +48,8 @@ def availability(
     """
     all_addresses = _addresses(addresses, first, workers)
     with Group(workers) as group:  # they load their code beside what this process loads and looks at
-        from cli.availability import Cluster, run_availability
+        with loading():
+            from cli.availability import Cluster, run_availability
 
         cluster = Cluster(group, all_addresses, first)
         run_availability(load_configuration(config, os.environ), cluster, accept_truncated=accept_truncated)

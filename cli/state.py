@@ -23,7 +23,7 @@ from schemas.topics import AVAILABILITY
 from sinks.redis_clients import client_of
 from sinks.redis_keys import last_incarnation
 from sources.jsonl import STDIN
-from sources.kafka import LEADER_MOVES
+from sources.kafka_errors import LEADER_MOVES
 
 RULES_FILE: Final = "rules.digest"
 REDIS_SECONDS_MAX: Final = 5.0

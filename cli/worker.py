@@ -27,7 +27,7 @@ from flows.board import IN_FLIGHT_BYTES_MAX, READER_SLOTS, Board
 from flows.health import Facts, HealthServer
 from flows.measures import Measures
 from flows.running import run_flow
-from operators.lane import LaneSettings, warm_up
+from operators.lane import LaneSettings
 from operators.lane_step import LaneHooks, LaneMaking
 from operators.route import lane_of_sku
 from operators.rules import RuleBook
@@ -125,7 +125,6 @@ class _Worker:
             bases=bases,
         )
         self._lane_of("")  # else it is compiled, or loaded, when somebody asks, and movements wait
-        gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         with HealthServer(settings.metrics.listen, spec.process, self._facts(), now_ms), self._asked:
@@ -328,7 +327,6 @@ def _tail_of(native: BinaryIO) -> str:
 
 def main(arguments: list[str]) -> int:
     """Run the worker that is told what to do at the descriptor that is named; returns its exit code."""
-    warm_up()
     with socket.socket(fileno=int(arguments[0])) as line:
         told = hear(line)
         if told is None:
@@ -363,7 +361,3 @@ def work(spec: WorkerSpec, board: Board, line: socket.socket) -> int:
         sys.stderr.flush()
         os._exit(code)  # threads of the engine that still run would print of their own end
     return DONE
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

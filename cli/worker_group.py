@@ -14,7 +14,7 @@ from cli.worker_spec import WorkerSpec, monotonic_ms, tell, words_from
 from sinks.tether import tethered
 
 KILL_SECONDS_MAX: Final = 10.0
-WORKER: Final = ("-m", "cli.worker")
+WORKER: Final = ("-m", "cli.worker_start")
 
 
 class Group:

@@ -284,10 +284,10 @@ def _merged(records: Iterable[Batch | Clock]) -> list[Batch | Clock]:
         if isinstance(record, Batch) and isinstance(last, Batch) and _follows(record, last):
             merged[-1] = Batch(
                 last.origin,
-                last.offsets + record.offsets,
-                last.timestamps + record.timestamps,
-                last.keys + record.keys,
-                last.payloads + record.payloads,
+                [*last.offsets, *record.offsets],
+                [*last.timestamps, *record.timestamps],
+                [*last.keys, *record.keys],
+                [*last.payloads, *record.payloads],
                 None if last.headers is record.headers is None else _headers_of(last) + _headers_of(record),
             )
         else:
@@ -300,7 +300,7 @@ def _follows(batch: Batch, before: Batch) -> bool:
 
 
 def _headers_of(batch: Batch) -> list[list[tuple[str, bytes | None]] | None]:
-    return [None] * len(batch.offsets) if batch.headers is None else batch.headers
+    return [None] * len(batch.offsets) if batch.headers is None else list(batch.headers)
 
 
 def _records_of(chunk: bytes) -> Iterator[Batch | Clock]:

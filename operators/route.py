@@ -1,5 +1,6 @@
 """Route: every message to the lane of its SKU, control records to all lanes."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple, cast
 
@@ -9,6 +10,7 @@ from operators.compiling import Held, hold
 from operators.plain import Bytes, Ints, Ints32, Messages, lane_of, share_out
 from schemas.batches import Batch, CaughtUp, Mark, Wake
 from schemas.movements import Fact, Refusal, decode
+from schemas.packed import Numbers, Texts, values_at
 
 
 class Packed(NamedTuple):
@@ -40,8 +42,16 @@ class Part:
         return cls(batch, messages, np.arange(len(batch.offsets), dtype=np.int32), bytes_)
 
     def alone(self) -> Batch:
-        """Its messages without those of other lanes."""
-        return _chosen(self.batch, self.places.tolist())
+        """Its messages without those of other lanes, as lists."""
+        batch, places = self.batch, self.places.tolist()
+        return Batch(
+            batch.origin,
+            values_at(batch.offsets, places),
+            values_at(batch.timestamps, places),
+            values_at(batch.keys, places),
+            values_at(batch.payloads, places),
+            None if batch.headers is None else values_at(batch.headers, places),
+        )
 
     def __reduce__(self) -> tuple[object, ...]:
         return Part.whole, (self.alone(),)
@@ -92,33 +102,12 @@ def _with_nameless(parts: list[Routed], batch: Batch, messages: Packed, nameless
     return sorted(own.items())
 
 
-def _chosen(batch: Batch, places: list[int]) -> Batch:
-    if len(places) == len(batch.offsets):
-        return batch
-    headers = batch.headers
-    return Batch(
-        batch.origin,
-        [batch.offsets[place] for place in places],
-        [batch.timestamps[place] for place in places],
-        [batch.keys[place] for place in places],
-        [batch.payloads[place] for place in places],
-        None if headers is None else [headers[place] for place in places],
-    )
-
-
 def packed(batch: Batch) -> Packed:
     """The messages of `batch` in one piece; what has no key has the SKU that it names for one."""
     payloads, keys = batch.payloads, batch.keys
-    if not all(payloads):
-        payloads = [payload or b"" for payload in payloads]
-    if not all(keys):
+    if _has_empty(keys):
         keys = [key or _sku_in(payload) for key, payload in zip(keys, payloads, strict=True)]
-    arrays = Messages(
-        *_joined(cast("list[bytes]", payloads)),
-        *_joined(cast("list[bytes]", keys)),
-        np.array(batch.offsets, np.int64),
-        np.array(batch.timestamps, np.int64),
-    )
+    arrays = Messages(*_joined(payloads), *_joined(keys), _numbers(batch.offsets), _numbers(batch.timestamps))
     return Packed(arrays, hold(arrays))
 
 
@@ -128,11 +117,22 @@ def _sku_in(payload: bytes | None) -> bytes:
     return record.sku.encode() if isinstance(record, Fact) else b""
 
 
-def _joined(texts: list[bytes]) -> tuple[Bytes, Ints]:
-    """All of them in one piece, and where each ends, after a 0."""
+def _has_empty(texts: Sequence[bytes | None]) -> bool:
+    return texts.has_empty if isinstance(texts, Texts) else not all(texts)
+
+
+def _joined(texts: Sequence[bytes | None]) -> tuple[Bytes, Ints]:
+    """All of them in one piece, and where each ends, after a 0; None is as long as an empty one."""
+    if isinstance(texts, Texts):
+        return texts.text, texts.ends
+    present = cast("Sequence[bytes]", texts if all(texts) else [text or b"" for text in texts])
     ends = np.zeros(len(texts) + 1, np.int64)
-    np.fromiter(map(len, texts), np.int64, len(texts)).cumsum(out=ends[1:])
-    return np.frombuffer(b"".join(texts) or b"\0", np.uint8), ends
+    np.fromiter(map(len, present), np.int64, len(texts)).cumsum(out=ends[1:])
+    return np.frombuffer(b"".join(present) or b"\0", np.uint8), ends
+
+
+def _numbers(numbers: Sequence[int]) -> Ints:
+    return numbers.array if isinstance(numbers, Numbers) else np.array(numbers, np.int64)
 
 
 def sku_of(key: bytes | None, payload: bytes | None) -> str | None:

@@ -1,5 +1,6 @@
 """What flows between a source and the lanes: batches of raw messages, and marks that say how far a source has read."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -17,18 +18,18 @@ class Origin(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Raw messages of one origin, in its order; the lists are parallel and offsets grow strictly.
+    """Raw messages of one origin, in its order; the columns, packed or lists, are parallel, and offsets grow strictly.
 
     `timestamps` are the record's own times in ms since 1970 (the broker's), -1 where there is none. `headers` is None
     where no message has any.
     """
 
     origin: Origin
-    offsets: list[int]
-    timestamps: list[int]
-    keys: list[bytes | None]
-    payloads: list[bytes | None]  # None: a Kafka tombstone
-    headers: list[list[tuple[str, bytes | None]] | None] | None = None
+    offsets: Sequence[int]
+    timestamps: Sequence[int]
+    keys: Sequence[bytes | None]
+    payloads: Sequence[bytes | None]  # None: a Kafka tombstone
+    headers: Sequence[list[tuple[str, bytes | None]] | None] | None = None
 
 
 class Mark(NamedTuple):

@@ -6,23 +6,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, NamedTuple, NotRequired, TypedDict, TypeVar, cast
+from typing import Any, Final, NamedTuple, NotRequired, TypedDict, TypeVar
 
 import structlog
 from bytewax.inputs import FixedPartitionedSource
-from confluent_kafka import (
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    TopicCollection,
-    TopicPartition,
-)
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec, TopicDescription
 
 from schemas.batches import Batch, CaughtUp, Mark, Origin, Wake
 from sources.errors import SourceError, SourceUnreachableError
-from sources.kafka_reader import REFUSED, KafkaReader
+from sources.kafka_columns import MessageColumns, ReadFailure
+from sources.kafka_consumer import KafkaConsumer
+from sources.kafka_errors import COORDINATOR_MOVES, LEADER_MOVES, REFUSED, TRANSPORT
+from sources.kafka_reader import KafkaReader
 from sources.pace import ALONE, PacedPartition, Surroundings
 from sources.states import checked, sealed
 
@@ -39,20 +35,6 @@ FIXED_OPTIONS: Final[Mapping[str, Any]] = {
     "auto.offset.reset": "error",
     "allow.auto.create.topics": False,
 }
-TRANSPORT: Final = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE})  # noqa: SLF001
-COORDINATOR_MOVES: Final = frozenset(
-    {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS}
-)
-LEADER_MOVES: Final = frozenset(
-    {
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError.KAFKA_STORAGE_ERROR,
-        KafkaError.FENCED_LEADER_EPOCH,
-        KafkaError.UNKNOWN_LEADER_EPOCH,
-    }
-)
 EARLIEST: Final[OffsetSpec] = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # as confluent_kafka has it
 LATEST: Final[OffsetSpec] = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
@@ -64,8 +46,9 @@ AnswerT = TypeVar("AnswerT")
 class KafkaReading:
     """What to read and how; `options` are further librdkafka settings, which win over the sizes given here.
 
-    A process holds at most `queue_kbytes_max` and one fetch beyond it ready for its slots; much larger is slower,
-    because the messages then leave the processor's cache before they are looked at.
+    A process holds at most `queue_kbytes_max` and one fetch beyond it ready for its slots. The more a slot is given at
+    once while it is behind, the fewer calls lanes and Redis get, because of a SKU that has moved several times only its
+    last number is written.
     """
 
     bootstrap_servers: str
@@ -73,8 +56,8 @@ class KafkaReading:
     group: str
     options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     slots: int = 8  # fixed once a state exists
-    batch_messages_max: int = 10_000  # eight slots of a worker that is behind have one at the same time
-    queue_kbytes_max: int = 2048
+    batch_messages_max: int = 40_000  # of which a slot is given what has arrived
+    queue_kbytes_max: int = 8192
     start_seconds_max: float = 15.0
     accept_truncated: bool = False  # begin at a log that has lost its beginning
     refresh_seconds: float = 5.0
@@ -155,7 +138,7 @@ class KafkaSource(FixedPartitionedSource[Batch | Mark | Wake | CaughtUp, SlotSta
             self._connections = _Connected(
                 _Topic(reading),
                 _GroupOffsets(reading, self._around.beat),
-                KafkaReader(reading.topic, reading.batch_messages_max, partial(_consumer, reading)),
+                KafkaReader(reading.batch_messages_max, partial(_messages_of, reading)),
             )
         return self._connections
 
@@ -246,33 +229,23 @@ class _Slot(PacedPartition[SlotState]):
         taken = self._reader.take(self._number)
         if self._reader.failure is not None:
             raise _refused(self._reading, self._reader.failure)
-        for message in taken.errors:
-            self._judge(message, cast("KafkaError", message.error()))
+        for failure in taken.failures:
+            self._judge(failure)
         return [self._batch(partition, messages) for partition, messages in taken.messages.items()]
 
     def has_more(self) -> bool:
         """Whether the reader has messages that it was not this slot's turn to be given."""
         return self._reader.waits(self._number)
 
-    def _batch(self, partition: int, messages: list[Message]) -> Batch:
-        # Columns by map() over the C methods: about 30 ns a message and column, half of what a loop costs.
-        offsets = cast("list[int]", list(map(Message.offset, messages)))
-        timestamps = [time_ms if kind else -1 for kind, time_ms in map(Message.timestamp, messages)]
-        headers = cast("list[list[tuple[str, bytes | None]] | None]", list(map(Message.headers, messages)))
-        self._next_offsets[partition] = offsets[-1] + 1
-        self._record_ms[partition] = timestamps[-1]
-        return Batch(
-            self._origins[partition],
-            offsets,
-            timestamps,
-            list(map(Message.key, messages)),
-            list(map(Message.value, messages)),
-            headers if any(headers) else None,
-        )
+    def _batch(self, partition: int, messages: MessageColumns) -> Batch:
+        self._next_offsets[partition] = messages.offsets[-1] + 1
+        self._record_ms[partition] = messages.timestamps[-1]
+        return Batch(self._origins[partition], *messages)
 
-    def _judge(self, message: Message, error: KafkaError) -> None:
+    def _judge(self, failure: ReadFailure) -> None:
         """Pass over what librdkafka puts right by itself; raise SourceError for the rest."""
-        code, partition = error.code(), message.partition()
+        partition, error = failure
+        code = error.code()
         if code == KafkaError._PARTITION_EOF:  # noqa: SLF001
             return
         if code in TRANSPORT:
@@ -489,7 +462,7 @@ class _GroupOffsets:
     @property
     def _consumer(self) -> Consumer:
         if self._made is None:
-            self._made = _consumer(self._reading, lambda _: None, self._answered)
+            self._made = _committer(self._reading, self._answered)
         return self._made
 
     def _begin(self) -> None:
@@ -524,34 +497,42 @@ def _slot_name(number: int) -> str:
     return f"slot-{number:02d}"
 
 
-def _consumer(
-    reading: KafkaReading,
-    on_error: Callable[[KafkaError], None],
-    on_commit: Callable[[KafkaError | None, list[TopicPartition]], None] | None = None,
-) -> Consumer:
+def _messages_of(reading: KafkaReading, on_error: Callable[[KafkaError], None]) -> KafkaConsumer:
+    """What reads the topic's messages."""
     sizes = {
         "queued.max.messages.kbytes": reading.queue_kbytes_max,
         "fetch.max.bytes": 4 * 1024 * 1024,
         "fetch.queue.backoff.ms": 5,  # the default lets a fetcher sleep for a second when its queue is full
     }
-    config = {**sizes, **_config(reading, on_error), **FIXED_OPTIONS, "group.id": reading.group}
-    if on_commit is not None:
-        config["on_commit"] = on_commit
     try:
-        return Consumer(config)
+        return KafkaConsumer(reading.topic, {**sizes, **_config(reading), **_of_group(reading)}, on_error)
+    except KafkaException as error:
+        raise _bad_option(error) from error
+
+
+def _committer(reading: KafkaReading, on_commit: Callable[[KafkaError | None, list[TopicPartition]], None]) -> Consumer:
+    """What writes the group's offsets."""
+    callbacks: dict[str, Any] = {"error_cb": lambda _: None, "on_commit": on_commit}
+    try:
+        return Consumer({**_config(reading), **_of_group(reading), **callbacks})
     except KafkaException as error:
         raise _bad_option(error) from error
 
 
 def _admin(reading: KafkaReading, on_error: Callable[[KafkaError], None]) -> AdminClient:
     try:
-        return AdminClient(_config(reading, on_error))
+        return AdminClient(_config(reading) | {"error_cb": on_error})
     except KafkaException as error:
         raise _bad_option(error) from error
 
 
-def _config(reading: KafkaReading, on_error: Callable[[KafkaError], None]) -> dict[str, Any]:
-    """What consumer and admin client share; raises SourceError for an option that is not the user's to set."""
+def _of_group(reading: KafkaReading) -> dict[str, Any]:
+    """What consumers have beside it."""
+    return {**FIXED_OPTIONS, "group.id": reading.group}
+
+
+def _config(reading: KafkaReading) -> dict[str, Any]:
+    """What consumers and admin client share; raises SourceError for an option that is not the user's to set."""
     for name in reading.options:
         if name in FIXED_OPTIONS or name in {"group.id", "bootstrap.servers"}:
             raise SourceError(f"{name} is set by onhand: take it out of [kafka.options]")
@@ -561,7 +542,6 @@ def _config(reading: KafkaReading, on_error: Callable[[KafkaError], None]) -> di
         "reconnect.backoff.max.ms": 1000,  # a broker that is back is found within a second, not ten
         **reading.options,
         "bootstrap.servers": reading.bootstrap_servers,
-        "error_cb": on_error,
     }
 
 

@@ -1,12 +1,18 @@
 """Kafka reader: the partitions of all reader slots of a process, read by one consumer."""
 
-from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple, cast
+from collections.abc import Callable, Collection, Mapping
+from typing import Final, NamedTuple
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import KafkaError
 
-REFUSED: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL})  # noqa: SLF001
+from sources.kafka_columns import MessageColumns, ReadFailure
+from sources.kafka_consumer import KafkaConsumer
+from sources.kafka_errors import REFUSED
+
+BYTES_MAX: Final = (
+    32 << 20
+)  # that wait for a slot, or for all that are not paused, before nothing more is read for them
 
 log = structlog.get_logger(__name__)
 
@@ -14,8 +20,8 @@ log = structlog.get_logger(__name__)
 class Taken(NamedTuple):
     """What has arrived for a slot: messages by partition, in their order, and what librdkafka says went wrong."""
 
-    messages: dict[int, list[Message]]
-    errors: list[Message]
+    messages: dict[int, MessageColumns]
+    failures: list[ReadFailure]
 
 
 class KafkaReader:
@@ -25,20 +31,26 @@ class KafkaReader:
     every one of them each millisecond. All slots are asked by one thread, one after the other, and only one of them is
     given anything in such a look: what it was given is in Redis before the next one is, and not only when the lanes
     of all slots have worked. They are served in turn. A slot that does not take, because its lanes have too much to do,
-    holds nobody up: once `messages_max` wait for it, its partitions are paused until it has taken them. So no more than
-    twice as many ever wait for a slot, or for all that are not paused.
+    holds nobody up: once `messages_max` wait for it, or so many of `bytes_max`, its partitions are paused until it has
+    taken them. So no more than twice as many ever wait for a slot, or for all that are not paused; nor more bytes than
+    that and what librdkafka has ready.
     """
 
-    def __init__(self, topic: str, messages_max: int, make: Callable[[Callable[[KafkaError], None]], Consumer]) -> None:
+    def __init__(
+        self,
+        messages_max: int,
+        make: Callable[[Callable[[KafkaError], None]], KafkaConsumer],
+        bytes_max: int = BYTES_MAX,
+    ) -> None:
         self.failure: KafkaError | None = None  # the connection was refused: nothing will come any more
-        self._topic = topic
         self._messages_max = messages_max
+        self._bytes_max = bytes_max
         self._make = make
-        self._made: Consumer | None = None
+        self._made: KafkaConsumer | None = None
         self._partitions: dict[int, list[int]] = {}  # by slot
         self._slots: dict[int, int] = {}  # by partition
-        self._waiting: dict[int, list[Message]] = {}  # by partition
-        self._errors: dict[int, list[Message]] = {}  # by slot
+        self._waiting: dict[int, list[MessageColumns]] = {}  # by partition
+        self._failures: dict[int, list[ReadFailure]] = {}  # by slot
         self._paused: set[int] = set()  # slots
         self._asked: set[int] = set()  # slots, in this look
         self._was_one_served = False  # in this look
@@ -52,28 +64,28 @@ class KafkaReader:
             own.append(partition)
             self._slots[partition] = slot
             self._waiting[partition] = []
-        self._errors.setdefault(slot, [])
-        self._consumer.incremental_assign([TopicPartition(self._topic, p, offset) for p, offset in positions.items()])
+        self._failures.setdefault(slot, [])
+        self._consumer.assign(positions)
 
     def take(self, slot: int) -> Taken:
         """What waits for `slot` where it is its turn, else nothing; never waits."""
         if slot in self._asked or not self._asked:
             self._begin_look(slot)
         self._asked.add(slot)
-        errors, self._errors[slot] = self._errors[slot], []
+        failures, self._failures[slot] = self._failures[slot], []
         if self._was_one_served or slot in self._served or not self.waits(slot):
-            return Taken({}, errors)
+            return Taken({}, failures)
         self._was_one_served = True
         self._served.add(slot)
-        own, taken = self._partitions[slot], dict[int, list[Message]]()
+        own, taken = self._partitions[slot], dict[int, MessageColumns]()
         for partition in own:
-            if messages := self._waiting[partition]:
-                taken[partition] = messages
+            if pieces := self._waiting[partition]:
+                taken[partition] = MessageColumns.joined(pieces)
                 self._waiting[partition] = []
         if slot in self._paused:
             self._paused.remove(slot)
-            self._consumer.resume([TopicPartition(self._topic, partition) for partition in own])
-        return Taken(taken, errors)
+            self._consumer.resume(own)
+        return Taken(taken, failures)
 
     def waits(self, slot: int) -> bool:
         """Whether anything waits for `slot`."""
@@ -85,13 +97,20 @@ class KafkaReader:
         if not self._was_one_served:
             self._served.clear()
         self._was_one_served = False
-        if sum(map(self._count, set(self._partitions).difference(self._paused))) < self._messages_max:
+        if not self._is_much(set(self._partitions).difference(self._paused)):
             self._consume(slot)
         if not any(map(self.waits, set(self._partitions).difference(self._served))):
             self._served.clear()
 
-    def _count(self, slot: int) -> int:
-        return sum(len(self._waiting[partition]) for partition in self._partitions[slot])
+    def _is_much(self, slots: Collection[int]) -> bool:
+        """Whether so much waits for these slots that nothing more should be read for them."""
+        waiting = [
+            piece for slot in slots for partition in self._partitions[slot] for piece in self._waiting[partition]
+        ]
+        return (
+            sum(len(piece.offsets) for piece in waiting) >= self._messages_max
+            or sum(piece.bytes_ for piece in waiting) >= self._bytes_max
+        )
 
     def release(self, slot: int) -> None:
         """`slot` takes no more, so nothing of it may wait; after the last one the broker is left."""
@@ -101,7 +120,7 @@ class KafkaReader:
         self._paused.discard(slot)
         self._asked.discard(slot)
         if gone and self._partitions:
-            self._consumer.incremental_unassign([TopicPartition(self._topic, partition) for partition in gone])
+            self._consumer.unassign(gone)
         elif gone:
             self._consumer.close()
 
@@ -114,39 +133,23 @@ class KafkaReader:
             log.warning("kafka does not answer, trying again", error=error.str())
 
     @property
-    def _consumer(self) -> Consumer:
+    def _consumer(self) -> KafkaConsumer:
         """Made for the first partition: a process may have none."""
         if self._made is None:
             self._made = self._make(self.on_error)
         return self._made
 
     def _consume(self, slot: int) -> None:
-        """Shares out what has arrived; an error that names no partition is for `slot`, which asks."""
-        messages = self._consumer.consume(self._messages_max, 0)
-        if not messages:
-            return
-        if any(map(Message.error, messages)):
-            for message in messages:
-                if message.error() is not None:
-                    self._errors[self._slots.get(cast("int", message.partition()), slot)].append(message)
-            messages = [message for message in messages if message.error() is None]
-            if not messages:
-                return
-        if self._unreachable:
+        """Shares out what has arrived; a failure that names no partition is for `slot`, which asks."""
+        pieces, failures = self._consumer.consume(self._messages_max)
+        for failure in failures:
+            self._failures[self._slots.get(failure.partition, slot)].append(failure)
+        if pieces and self._unreachable:
             self._unreachable = False
             log.info("kafka answers again")
-        self._share_out(messages)
-
-    def _share_out(self, messages: list[Message]) -> None:
-        waiting, partitions = self._waiting, cast("list[int]", list(map(Message.partition, messages)))
-        first = partitions[0]
-        if partitions.count(first) == len(partitions):
-            waiting[first] += messages
-        else:
-            for partition, message in zip(partitions, messages, strict=True):
-                waiting[partition].append(message)
-        for slot in {self._slots[partition] for partition in set(partitions)}.difference(self._paused):
-            if self._count(slot) >= self._messages_max:
-                self._paused.add(slot)
-                own = self._partitions[slot]
-                self._consumer.pause([TopicPartition(self._topic, partition) for partition in own])
+        for partition, piece in pieces.items():
+            self._waiting[partition].append(piece)
+        for slot_ in {self._slots[partition] for partition in pieces}.difference(self._paused):
+            if self._is_much([slot_]):
+                self._paused.add(slot_)
+                self._consumer.pause(self._partitions[slot_])

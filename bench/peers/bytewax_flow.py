@@ -32,7 +32,7 @@ from bench.peers.options import (
 )
 from bench.peers.stock import Crossing, Movement, Rules, Taken, is_usable, new_article, read_rules, take
 
-BATCH_MAX: Final = 5000
+BATCH_MAX: Final = 40_000
 
 Message = KafkaSourceMessage[bytes | None, bytes | None]
 Numbered = tuple[int, Movement]  # offset and movement

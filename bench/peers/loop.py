@@ -26,7 +26,7 @@ from bench.peers.options import (
 )
 from bench.peers.stock import Article, Movement, Taken, is_usable, new_article, read_rules, take
 
-BATCH_MAX: Final = 5000
+BATCH_MAX: Final = 40_000
 BATCH_SECONDS_MAX: Final = 0.1
 UNSENT_MAX: Final = 50_000
 FLUSH_SECONDS_MAX: Final = 60.0

@@ -19,7 +19,7 @@ DRAIN_SECONDS_MAX: Final = 30.0
 ORPHAN_SECONDS_MAX: Final = 5.0
 GONE_SECONDS_MAX: Final = 20.0
 LOG_TAIL_BYTES: Final = 3000
-WORKER_MODULE: Final = "cli.worker"
+WORKER_MODULE: Final = "cli.worker_start"
 
 
 class ViolationError(AssertionError):

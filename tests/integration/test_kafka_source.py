@@ -7,6 +7,7 @@ from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import pairwise
+from random import Random
 
 import bytewax.operators as op
 import pytest
@@ -213,7 +214,7 @@ def test_a_slot_whose_lanes_have_too_much_to_do_holds_nobody_up_and_loses_nothin
         drive.settle()
         assert not drive.payloads(1)
         reader = drive.slots["slot-01"]._reader  # noqa: SLF001  # how much waits is nobody's business else
-        assert 50 <= len(reader._waiting[1]) <= 100  # noqa: SLF001
+        assert 50 <= sum(len(piece.offsets) for piece in reader._waiting[1]) <= 100  # noqa: SLF001
         produce(kafka, name, 1, numbered(500, 520))
         full.clear()
         drive.until(lambda: drive.count == 2020)
@@ -393,7 +394,8 @@ def test_records_deleted_while_running_stop_the_run(kafka: KafkaBroker, topic: M
         admin(kafka).delete_records([TopicPartition(name, 0, 5)])
         eventually(lambda: _log_start(kafka, name), 5)
         consumer = drive.slots["slot-00"]._reader._consumer  # noqa: SLF001  # goes back to what is no longer there
-        consumer.seek(TopicPartition(name, 0, 2))
+        consumer.unassign([0])
+        consumer.assign({0: 2})
         drive.slots["slot-00"]._next_offsets[0] = 2  # noqa: SLF001
         with pytest.raises(SourceError, match=f"{name}, partition 0: offset 2 .* log starts at 5"):
             drive.until(lambda: False)
@@ -498,6 +500,90 @@ def test_keys_headers_and_tombstones_pass_as_they_are(kafka: KafkaBroker, topic:
     assert first.headers == [[("traceparent", b"00-a"), ("empty", None)], None, None]
     second = next(batch for batch in drive.batches if batch.origin.partition == 1)
     assert (second.keys, second.headers) == ([b""], None)
+
+
+def test_messages_are_what_librdkafka_s_own_binding_says(kafka: KafkaBroker, topic: MakeTopic) -> None:
+    """Any keys, payloads, headers and times, in pieces that are joined again, read beside the binding's consumer."""
+    name, chance = topic(3), Random(7)
+    headers: list[list[tuple[str, str | bytes | None]] | None] = [
+        None,
+        [],
+        [("a", b"1"), ("a", b""), ("b", None)],
+        [("größe", bytes(50))],
+    ]
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    for number in range(600):
+        producer.produce(
+            name,
+            chance.choice([None, b"", b"x", chance.randbytes(chance.randrange(2000))]),
+            chance.choice([None, b"", b"SKU-1", chance.randbytes(9)]),
+            chance.randrange(3),
+            timestamp=chance.choice([1, 1_700_000_000_000 + number]),
+            headers=chance.choice(headers),
+        )
+    assert producer.flush(SECONDS_MAX) == 0
+    full = {1}
+    drive = Drive(kafka, name, batch_messages_max=20, full=full)
+    try:
+        drive.until(lambda: drive.count == 600 - _end_of(kafka, name, 1))
+        drive.settle()
+        full.clear()
+        drive.until(lambda: drive.count == 600)
+    finally:
+        drive.close()
+    read = {
+        (batch.origin.partition, offset): (key, payload, time_ms, pairs)
+        for batch in drive.batches
+        for offset, key, payload, time_ms, pairs in zip(
+            batch.offsets,
+            batch.keys,
+            batch.payloads,
+            batch.timestamps,
+            batch.headers or [None] * len(batch.offsets),
+            strict=True,
+        )
+    }
+    assert read == _read_by_the_binding(kafka, name, 600)
+
+
+def test_what_waits_for_a_slot_is_bounded_in_bytes(kafka: KafkaBroker, topic: MakeTopic) -> None:
+    """Few large messages wait no more than many small ones: the partitions of a slot that does not take are paused."""
+    name, large = topic(4), [bytes(100_000)] * 300
+    produce(kafka, name, 1, large)
+    full = {1}
+    drive = Drive(kafka, name, full=full)
+    try:
+        reader = drive.slots["slot-01"]._reader  # noqa: SLF001  # how much waits is nobody's business else
+        reader._bytes_max = 1_000_000  # noqa: SLF001
+        waiting = reader._waiting[1]  # noqa: SLF001
+        drive.until(lambda: sum(piece.bytes_ for piece in waiting) >= 1_000_000)
+        for _ in range(3):
+            drive.settle()
+        assert sum(piece.bytes_ for piece in waiting) < 20_000_000  # what librdkafka had ready came at once
+        full.clear()
+        drive.until(lambda: drive.count == 300)
+    finally:
+        drive.close()
+
+
+def _end_of(kafka: KafkaBroker, name: str, partition: int) -> int:
+    consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": "end"})
+    _, end = consumer.get_watermark_offsets(TopicPartition(name, partition), timeout=SECONDS_MAX)
+    consumer.close()
+    return end
+
+
+def _read_by_the_binding(kafka: KafkaBroker, name: str, count: int) -> dict[tuple[int | None, int | None], object]:
+    consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": "binding"})
+    consumer.assign([TopicPartition(name, partition, 0) for partition in range(3)])
+    read: dict[tuple[int | None, int | None], object] = {}
+    while len(read) < count:
+        for message in consumer.consume(count, SECONDS_MAX):
+            assert message.error() is None
+            told = (message.key(), message.value(), message.timestamp()[1], message.headers())
+            read[message.partition(), message.offset()] = told
+    consumer.close()
+    return read
 
 
 def test_each_partition_is_marked_each_second_though_nothing_arrives(kafka: KafkaBroker, topic: MakeTopic) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from zlib import crc32
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from bench.generate import partition_of
 from operators.route import Part, lane_of_sku, route
 from schemas.batches import Batch, CaughtUp, Mark, Wake
+from schemas.packed import Numbers
 from tests.movement_strategies import origin
+from tests.schemas.test_packed import headers_of, texts_of
 
 Row = tuple[int, int, bytes | None, bytes | None, Any]
 
@@ -54,6 +57,19 @@ def batch_of(messages: list[tuple[bytes | None, bytes | None]]) -> Batch:
     count = len(messages)
     keys, payloads = [key for key, _ in messages], [payload for _, payload in messages]
     return Batch(origin(0), [3 * n for n in range(count)], [n - 1 for n in range(count)], keys, payloads)
+
+
+def packed_of(batch: Batch) -> Batch:
+    """The same messages in packed columns, as the Kafka source gives them."""
+    headers = None if batch.headers is None else headers_of(list(batch.headers))
+    return Batch(
+        batch.origin,
+        Numbers(np.array(batch.offsets, np.int64)),
+        Numbers(np.array(batch.timestamps, np.int64)),
+        texts_of(list(batch.keys)),
+        texts_of(list(batch.payloads)),
+        headers,
+    )
 
 
 def sku_in(payload: bytes | None) -> bytes:
@@ -145,3 +161,23 @@ def test_headers_go_along() -> None:
 def test_what_is_no_message_goes_to_every_lane(item: Wake | CaughtUp | Mark) -> None:
     """In the order of their numbers."""
     assert route(item, 3) == [(0, item), (1, item), (2, item)]
+
+
+@given(st.lists(st.tuples(KEYS | UNKEYED, PAYLOADS), max_size=30), LANES)
+def test_packed_columns_are_routed_as_lists_are(messages: list[tuple[bytes | None, bytes | None]], lanes: int) -> None:
+    """The same parts, the same in memory, and the same in another process."""
+    listed = batch_of(messages)
+    if lanes % 2:
+        listed = listed._replace(headers=[[("n", b"%d" % n)] if n % 2 else None for n in range(len(messages))])
+    expected, found = route(listed, lanes), route(packed_of(listed), lanes)
+    assert [lane for lane, _ in found] == [lane for lane, _ in expected]
+    for (_, part), (_, wanted) in zip(found, expected, strict=True):
+        assert isinstance(part, Part)
+        assert isinstance(wanted, Part)
+        assert rows_in(part) == rows_in(wanted)
+        assert part.bytes_ == wanted.bytes_
+        assert [column.tobytes() for column in part.messages.arrays] == [
+            column.tobytes() for column in wanted.messages.arrays
+        ]
+        assert part.alone() == wanted.alone() == pickle.loads(pickle.dumps(part)).batch  # noqa: S301  # our own
+        assert all(isinstance(column, list) for column in part.alone()[1:5])
