@@ -240,7 +240,7 @@ def test_under_load_nothing_is_found(tmp_path: Path) -> None:
     with servers_with_topics() as servers:
         produce_some(servers, messages[:2000])
         with running(servers) as process:
-            load = threading.Thread(target=produce_some, args=(servers, [*messages[2000:], *new_skus(200)], 600))
+            load = threading.Thread(target=produce_some, args=(servers, [*messages[2000:], *new_skus(200)], 400))
             load.start()
             summaries = [verified(servers, tmp_path, 0)[1]]
             while load.is_alive():
