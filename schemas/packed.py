@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import TypeVar, overload
+from typing import Self, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 ValueT = TypeVar("ValueT")
 Pairs = list[tuple[str, bytes | None]]
 
@@ -50,6 +51,11 @@ class Numbers(_Column[int]):
     def __init__(self, array: Ints) -> None:
         self.array = array
 
+    @classmethod
+    def joined(cls, columns: Sequence[Self]) -> Self:
+        """Columns behind each other."""
+        return cls(np.concatenate([column.array for column in columns]))
+
     def __len__(self) -> int:
         return len(self.array)
 
@@ -63,15 +69,26 @@ class Numbers(_Column[int]):
 class Texts(_Column[bytes | None]):
     """Texts behind each other, shape (bytes,), with their ends behind a first 0, shape (n + 1,).
 
-    `absent` says which are no text at all but None, shape (n,); it is None itself where none is.
+    `absent` says which are no text at all but None, shape (n,); it is None itself where none is. As loops are compiled
+    for one kind of text, it becomes read-only, as the bytes of a Python text are, and is never without any.
     """
 
     __slots__ = ("absent", "ends", "text")
 
-    def __init__(self, text: Bytes, ends: Ints, absent: NDArray[np.bool_] | None = None) -> None:
-        self.text = text
+    def __init__(self, text: Bytes, ends: Ints, absent: Flags | None = None) -> None:
+        self.text = text if len(text) else np.zeros(1, np.uint8)
+        self.text.flags.writeable = False
         self.ends = ends
         self.absent = absent
+
+    @classmethod
+    def joined(cls, columns: Sequence[Self]) -> Self:
+        """Columns behind each other."""
+        absent = None
+        if any(column.absent is not None for column in columns):
+            absent = np.concatenate([np.zeros(len(c), np.bool_) if c.absent is None else c.absent for c in columns])
+        text = np.concatenate([column.text[: column.ends[-1]] for column in columns])
+        return cls(text, _joined_ends([column.ends for column in columns]), absent)
 
     @property
     def has_empty(self) -> bool:
@@ -104,6 +121,19 @@ class Headers(_Column[Pairs | None]):
         self.values = values
         self.ends = ends
 
+    @classmethod
+    def none(cls, messages: int) -> Self:
+        """Those of so many messages that have none."""
+        nothing = Texts(np.empty(0, np.uint8), np.zeros(1, np.int64))
+        return cls(nothing, nothing, np.zeros(messages + 1, np.int64))
+
+    @classmethod
+    def joined(cls, columns: Sequence[Self]) -> Self:
+        """Columns behind each other."""
+        names = Texts.joined([column.names for column in columns])
+        values = Texts.joined([column.values for column in columns])
+        return cls(names, values, _joined_ends([column.ends for column in columns]))
+
     def __len__(self) -> int:
         return len(self.ends) - 1
 
@@ -116,3 +146,12 @@ class Headers(_Column[Pairs | None]):
 def values_at(column: Sequence[ValueT], places: Sequence[int]) -> list[ValueT]:
     """What a column, packed or a list, has at these places."""
     return column.at(places) if isinstance(column, _Column) else [column[place] for place in places]
+
+
+def _joined_ends(columns: Sequence[Ints]) -> Ints:
+    """Ends of what stands in several pieces, where these stand behind each other."""
+    moved, end = [columns[0][:1]], 0
+    for ends in columns:
+        moved.append(ends[1:] + end)
+        end += int(ends[-1])
+    return np.concatenate(moved)

@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec, TopicDescription
 
 from schemas.batches import Batch, CaughtUp, Mark, Origin, Wake
 from sources.errors import SourceError, SourceUnreachableError
-from sources.kafka_columns import MessageColumns, ReadFailure
+from sources.kafka_columns import NO_PARTITION, MessageColumns, ReadFailure
 from sources.kafka_consumer import KafkaConsumer
 from sources.kafka_errors import COORDINATOR_MOVES, LEADER_MOVES, REFUSED, TRANSPORT
 from sources.kafka_reader import KafkaReader
@@ -254,7 +254,8 @@ class _Slot(PacedPartition[SlotState]):
             first, end = self._topic.bounds([partition])[partition]
             raise _out_of_range(self._origins[partition], self._next_offsets[partition], first, end)
         else:
-            raise SourceError(f"{self._reading.topic}, partition {partition}: cannot be read: {error.str()}")
+            which = "" if partition == NO_PARTITION else f", partition {partition}"
+            raise SourceError(f"{self._reading.topic}{which}: cannot be read: {error.str()}")
 
     def has_caught_up(self) -> bool:
         """Whether each partition is read up to where it ended when the slot was built."""

@@ -1,228 +1,35 @@
-"""Kafka columns: messages as librdkafka holds them, copied into packed columns by compiled loops.
-
-librdkafka's Python binding makes an object of each message, and each of its fields is a call: with what it takes to
-pack them again, that is four times as much as this. Here a message is the address of its `rd_kafka_message_t`.
-"""
+"""Kafka columns: what has arrived, as packed columns of each partition."""
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Final, NamedTuple, TypeVar, cast
+from typing import Final, NamedTuple
 
-import numba
 import numpy as np
-from confluent_kafka import KafkaError, cimpl
-from llvmlite import binding, ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic
-from numpy.typing import NDArray
+from confluent_kafka import KafkaError
 
-from schemas.packed import Bytes, Headers, Ints, Numbers, Texts
+from schemas.packed import Headers, Ints, Numbers, Texts
+from sources.kafka_messages import (
+    COUNTS,
+    ERROR,
+    KEY,
+    KEY_LENGTH,
+    PARTITION,
+    PAYLOAD,
+    PAYLOAD_LENGTH,
+    TOPIC,
+    find_absent,
+    give_back,
+    look,
+    measure,
+    measure_headers,
+    take,
+    take_headers,
+)
 
-FunctionT = TypeVar("FunctionT", bound=Callable[..., object])
-Ints32 = NDArray[np.int32]
-Flags = NDArray[np.bool_]
-
-# `rd_kafka_message_t`, which is part of librdkafka's public interface: where its fields are, in bytes
-ERROR: Final = 0
-PARTITION: Final = 16
-PAYLOAD: Final = 24
-PAYLOAD_LENGTH: Final = 32
-KEY: Final = 40
-KEY_LENGTH: Final = 48
-OFFSET: Final = 56
-
-# What `measure` counts
-ABSENT_PAYLOADS: Final = 0
-ABSENT_KEYS: Final = 1
-HEADERS: Final = 2
-COUNTS: Final = 3
-
-# The binding's module is linked with the librdkafka that it was made for, wherever that is installed.
-LIBRDKAFKA: Final = ctypes.CDLL(cimpl.__file__)
-_FUNCTIONS: Final[Mapping[str, tuple[Any, list[Any]]]] = {  # what they return, and take
-    "rd_kafka_message_timestamp": (ctypes.c_int64, [ctypes.c_ssize_t, ctypes.c_ssize_t]),
-    "rd_kafka_message_headers": (ctypes.c_int32, [ctypes.c_ssize_t, ctypes.c_ssize_t]),
-    "rd_kafka_header_cnt": (ctypes.c_ssize_t, [ctypes.c_ssize_t]),
-    "rd_kafka_header_get_all": (ctypes.c_int32, [ctypes.c_ssize_t] * 5),
-    "rd_kafka_message_destroy": (None, [ctypes.c_ssize_t]),
-}
-for _name, (_result, _arguments) in _FUNCTIONS.items():
-    getattr(LIBRDKAFKA, _name).restype = _result
-    getattr(LIBRDKAFKA, _name).argtypes = _arguments
-
-
-if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
-
-    def _called(name: str) -> Any:  # noqa: ANN401
-        """A function of librdkafka that takes NumPy's numbers, too."""
-        function = getattr(LIBRDKAFKA, name)
-        return lambda *addresses: function(*map(int, addresses))
-
-    _timestamp = _called("rd_kafka_message_timestamp")
-    _headers = _called("rd_kafka_message_headers")
-    _header_count = _called("rd_kafka_header_cnt")
-    _header = _called("rd_kafka_header_get_all")
-    _destroy = _called("rd_kafka_message_destroy")
-
-    def number_at(address: int) -> int:
-        """As below."""
-        return ctypes.c_int64.from_address(int(address)).value
-
-    def small_number_at(address: int) -> int:
-        """As below."""
-        return ctypes.c_int32.from_address(int(address)).value
-
-    def copy(destination: int, source: int, count: int) -> None:
-        """As below."""
-        ctypes.memmove(int(destination), int(source), int(count))
-
-    def _length_of(address: int) -> int:
-        return len(ctypes.string_at(int(address)))
-
-    _length: Any = _length_of
-
-else:
-    for _name in _FUNCTIONS:  # cached machine code finds them by these names
-        binding.add_symbol(_name, ctypes.cast(getattr(LIBRDKAFKA, _name), ctypes.c_void_p).value)
-    _timestamp = types.ExternalFunction("rd_kafka_message_timestamp", types.int64(types.intp, types.intp))
-    _headers = types.ExternalFunction("rd_kafka_message_headers", types.int32(types.intp, types.intp))
-    _header_count = types.ExternalFunction("rd_kafka_header_cnt", types.intp(types.intp))
-    _header = types.ExternalFunction(
-        "rd_kafka_header_get_all", types.int32(types.intp, types.intp, types.intp, types.intp, types.intp)
-    )
-    _destroy = types.ExternalFunction("rd_kafka_message_destroy", types.void(types.intp))
-
-    @intrinsic
-    def number_at(_typing: Any, _address: Any) -> Any:  # noqa: ANN401
-        """The 64 bits at an address."""
-
-        def generated(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
-            return builder.load(builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()))
-
-        return types.int64(types.intp), generated
-
-    @intrinsic
-    def small_number_at(_typing: Any, _address: Any) -> Any:  # noqa: ANN401
-        """The 32 bits at an address."""
-
-        def generated(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
-            return builder.load(builder.inttoptr(arguments[0], ir.IntType(32).as_pointer()))
-
-        return types.int32(types.intp), generated
-
-    @intrinsic
-    def copy(_typing: Any, _destination: Any, _source: Any, _count: Any) -> Any:  # noqa: ANN401
-        """Copies so many bytes from the second address to the first."""
-
-        def generated(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
-            destination, source = (builder.inttoptr(address, cgutils.voidptr_t) for address in arguments[:2])
-            cgutils.raw_memcpy(builder, destination, source, arguments[2], 1)  # type: ignore[no-untyped-call]
-            return context.get_dummy_value()
-
-        return types.void(types.intp, types.intp, types.intp), generated
-
-    _length = types.ExternalFunction("strlen", types.intp(types.intp))
-
-
-def _compiled(signature: str) -> Callable[[FunctionT], FunctionT]:
-    """As machine code, made when this is imported and kept beside this file: no message waits for it."""
-    return cast("Callable[[FunctionT], FunctionT]", numba.njit(signature, cache=True, error_model="numpy"))
-
-
-@_compiled("int64(int64[::1], int32[::1])")
-def look(messages: Ints, partitions: Ints32) -> int:
-    """Writes each message's partition, or -1 where it is an error; returns how many differ from the first."""
-    others = 0
-    for place in range(len(messages)):
-        message = messages[place]
-        partition = small_number_at(message + PARTITION)
-        partitions[place] = -1 if small_number_at(message + ERROR) != 0 else partition
-        others += partitions[place] != partitions[0]
-    return others
-
-
-@_compiled("void(int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64)")
-def measure(
-    messages: Ints, payload_ends: Ints, key_ends: Ints, offsets: Ints, timestamps: Ints, counts: Ints, told: int
-) -> None:
-    """Writes all about the messages but their texts, and counts what not each of them has.
-
-    `told` is the address of 8 bytes that librdkafka may write to. A message that has no time has -1.
-    """
-    payload_end = key_end = 0
-    for place in range(len(messages)):
-        message = messages[place]
-        counts[ABSENT_PAYLOADS] += number_at(message + PAYLOAD) == 0
-        counts[ABSENT_KEYS] += number_at(message + KEY) == 0
-        payload_end += number_at(message + PAYLOAD_LENGTH)
-        key_end += number_at(message + KEY_LENGTH)
-        payload_ends[place + 1], key_ends[place + 1] = payload_end, key_end
-        offsets[place] = number_at(message + OFFSET)
-        time_ms = _timestamp(message, told)
-        timestamps[place] = time_ms if small_number_at(told) != 0 else -1
-        if _headers(message, told) == 0:
-            counts[HEADERS] += _header_count(number_at(told))
-
-
-@_compiled("void(int64[::1], int64, int64, int64, int64[::1])")
-def take(messages: Ints, field: int, length_field: int, destination: int, ends: Ints) -> None:
-    """Copies payloads, or keys, behind each other to the address `destination`."""
-    for place in range(len(messages)):
-        message, length = messages[place], number_at(messages[place] + length_field)
-        if length:
-            copy(destination + ends[place], number_at(message + field), length)
-
-
-@_compiled("void(int64[::1], int64, bool_[::1])")
-def find_absent(messages: Ints, field: int, absent: Flags) -> None:
-    """Writes which messages have no payload, or no key."""
-    for place in range(len(messages)):
-        absent[place] = number_at(messages[place] + field) == 0
-
-
-@_compiled("void(int64[::1], int64[::1], int64[::1], int64[::1], bool_[::1], int64)")
-def measure_headers(messages: Ints, ends: Ints, name_ends: Ints, value_ends: Ints, absent: Flags, told: int) -> None:
-    """Writes where each message's headers end, and each header's name and value.
-
-    `told` is the address of 32 bytes that librdkafka may write to.
-    """
-    at = name_end = value_end = 0
-    for place in range(len(messages)):
-        if _headers(messages[place], told) == 0:
-            headers = number_at(told)
-            for number in range(_header_count(headers)):
-                _header(headers, number, told + 8, told + 16, told + 24)
-                name_end += _length(number_at(told + 8))
-                absent[at] = number_at(told + 16) == 0
-                value_end += number_at(told + 24)
-                name_ends[at + 1], value_ends[at + 1] = name_end, value_end
-                at += 1
-        ends[place + 1] = at
-
-
-@_compiled("void(int64[::1], int64[::1], int64, int64[::1], int64, int64[::1], int64)")
-def take_headers(
-    messages: Ints, ends: Ints, names: int, name_ends: Ints, values: int, value_ends: Ints, told: int
-) -> None:
-    """Copies names and values of headers behind each other to the addresses `names` and `values`; `told` as above."""
-    for place in range(len(messages)):
-        first = ends[place]
-        if ends[place + 1] > first:
-            _headers(messages[place], told)
-            headers = number_at(told)
-            for at in range(first, ends[place + 1]):
-                _header(headers, at - first, told + 8, told + 16, told + 24)
-                copy(names + name_ends[at], number_at(told + 8), name_ends[at + 1] - name_ends[at])
-                if value_ends[at + 1] > value_ends[at]:
-                    copy(values + value_ends[at], number_at(told + 16), value_ends[at + 1] - value_ends[at])
-
-
-@_compiled("void(int64[::1])")
-def give_back(messages: Ints) -> None:
-    """Messages are librdkafka's again, and gone."""
-    for message in messages:
-        _destroy(message)
+PIECE_BYTES: Final = 1024  # of six arrays and what holds them
+NO_PARTITION: Final = -1
+MESSAGE_BYTES: Final = 32  # offset, time, and the ends of key and payload
 
 
 class MessageColumns(NamedTuple):
@@ -236,20 +43,29 @@ class MessageColumns(NamedTuple):
 
     @property
     def bytes_(self) -> int:
-        """Of keys and payloads."""
-        return len(self.keys.text) + len(self.payloads.text)
+        """What it takes, but for headers: a piece of one message takes much more than that."""
+        return PIECE_BYTES + MESSAGE_BYTES * len(self.offsets) + len(self.keys.text) + len(self.payloads.text)
 
     @classmethod
     def joined(cls, pieces: Sequence["MessageColumns"]) -> "MessageColumns":
         """Pieces that follow each other as one."""
         if len(pieces) == 1:
             return pieces[0]
-        offsets, timestamps, keys, payloads, _ = zip(*pieces, strict=True)
-        return cls(_numbers(offsets), _numbers(timestamps), _texts(keys), _texts(payloads), _joined_headers(pieces))
+        offsets, timestamps, keys, payloads, headers = zip(*pieces, strict=True)
+        have_headers = any(column is not None for column in headers)
+        return cls(
+            Numbers.joined(offsets),
+            Numbers.joined(timestamps),
+            Texts.joined(keys),
+            Texts.joined(payloads),
+            Headers.joined([piece.headers or Headers.none(len(piece.offsets)) for piece in pieces])
+            if have_headers
+            else None,
+        )
 
 
 class ReadFailure(NamedTuple):
-    """What stands in the place of a message; `partition` is negative where it is of none."""
+    """What stands in the place of a message; `partition` is NO_PARTITION where it is of none."""
 
     partition: int
     error: KafkaError
@@ -291,78 +107,27 @@ def _columns_of(messages: Ints) -> MessageColumns:
 
 
 def _taken(messages: Ints, field: int, length_field: int, ends: Ints, absent: int) -> Texts:
-    text = _room(int(ends[-1]))
+    text = np.empty(int(ends[-1]), np.uint8)
     take(messages, field, length_field, text.ctypes.data, ends)
     flags = None
     if absent:
         flags = np.empty(len(messages), np.bool_)
         find_absent(messages, field, flags)
-    return Texts(_read_only(text), ends, flags)
+    return Texts(text, ends, flags)
 
 
 def _headers_of(messages: Ints, count: int) -> Headers:
     ends, absent = np.zeros(len(messages) + 1, np.int64), np.empty(count, np.bool_)
     name_ends, value_ends = np.zeros(count + 1, np.int64), np.zeros(count + 1, np.int64)
     measure_headers(messages, ends, name_ends, value_ends, absent, _TOLD_ADDRESS)
-    names, values = _room(int(name_ends[-1])), _room(int(value_ends[-1]))
+    names, values = np.empty(int(name_ends[-1]), np.uint8), np.empty(int(value_ends[-1]), np.uint8)
     take_headers(messages, ends, names.ctypes.data, name_ends, values.ctypes.data, value_ends, _TOLD_ADDRESS)
-    return Headers(Texts(_read_only(names), name_ends), Texts(_read_only(values), value_ends, absent), ends)
+    return Headers(Texts(names, name_ends), Texts(values, value_ends, absent), ends)
 
 
 def _failure_of(message: int) -> ReadFailure:
-    code, length = small_number_of(message + ERROR), ctypes.c_size_t.from_address(message + PAYLOAD_LENGTH).value
-    said = ctypes.string_at(ctypes.c_void_p.from_address(message + PAYLOAD).value or 0, length) if length else b""
-    reason = said.decode(errors="replace") or KafkaError(code).str()
-    return ReadFailure(small_number_of(message + PARTITION), KafkaError(code, reason))
-
-
-def small_number_of(address: int) -> int:
-    """The 32 bits at an address, outside of loops."""
-    return ctypes.c_int32.from_address(address).value
-
-
-def _room(bytes_: int) -> Bytes:
-    """Room for so many bytes; one at least, so that it is an array that loops know."""
-    return np.empty(bytes_ or 1, np.uint8)
-
-
-def _read_only(array: Bytes) -> Bytes:
-    """As the texts of other sources are, for which loops are compiled."""
-    array.flags.writeable = False
-    return array
-
-
-def _numbers(columns: Sequence[Numbers]) -> Numbers:
-    return Numbers(np.concatenate([column.array for column in columns]))
-
-
-def _texts(columns: Sequence[Texts]) -> Texts:
-    text = np.concatenate([column.text[: column.ends[-1]] for column in columns])
-    absent = None
-    if any(column.absent is not None for column in columns):
-        absent = np.concatenate([np.zeros(len(c), np.bool_) if c.absent is None else c.absent for c in columns])
-    return Texts(_read_only(text if len(text) else _room(0)), _ends([column.ends for column in columns]), absent)
-
-
-def _ends(columns: Sequence[Ints]) -> Ints:
-    """Ends of what stands behind each other in several pieces, where all of these do."""
-    moved, end = [columns[0][:1]], 0
-    for ends in columns:
-        moved.append(ends[1:] + end)
-        end += int(ends[-1])
-    return np.concatenate(moved)
-
-
-def _joined_headers(pieces: Sequence[MessageColumns]) -> Headers | None:
-    if all(piece.headers is None for piece in pieces):
-        return None
-    headers = [piece.headers or _no_headers(len(piece.offsets)) for piece in pieces]
-    names, values = _texts([each.names for each in headers]), _texts([each.values for each in headers])
-    return Headers(names, values, _ends([each.ends for each in headers]))
-
-
-def _no_headers(messages: int) -> Headers:
-    def none() -> Texts:
-        return Texts(_room(0), np.zeros(1, np.int64))
-
-    return Headers(none(), none(), np.zeros(messages + 1, np.int64))
+    code, partition = (ctypes.c_int32.from_address(message + field).value for field in (ERROR, PARTITION))
+    said, length = (ctypes.c_size_t.from_address(message + field).value for field in (PAYLOAD, PAYLOAD_LENGTH))
+    reason = ctypes.string_at(said, length).decode(errors="replace") if said else KafkaError(code).str()
+    is_of_one = ctypes.c_size_t.from_address(message + TOPIC).value != 0  # else the partition may say 0
+    return ReadFailure(partition if is_of_one else NO_PARTITION, KafkaError(code, reason))

@@ -13,9 +13,11 @@ from typing import Any, Final
 import numpy as np
 from confluent_kafka import KafkaError, KafkaException
 
-from sources.kafka_columns import LIBRDKAFKA, MessageColumns, ReadFailure, pieces_of
+from sources.kafka_columns import MessageColumns, ReadFailure, pieces_of
+from sources.librdkafka import LIBRDKAFKA, declare
 
 CONSUMER: Final = 1  # rd_kafka_type_t
+NO_CONSUMER_CLOSE: Final = 8  # there is no group to leave, and with a fatal error librdkafka would wait for it for ever
 ERROR_BYTES: Final = 512
 EVENTS_MAX: Final = 100  # that wait to be told; the newest ones say how things are
 
@@ -28,14 +30,12 @@ _FUNCTIONS: Final[Mapping[str, tuple[Any, list[Any]]]] = {  # what they return, 
     "rd_kafka_conf_set_error_cb": (None, [_Handle, _ON_ERROR]),
     "rd_kafka_conf_destroy": (None, [_Handle]),
     "rd_kafka_new": (_Handle, [ctypes.c_int, _Handle, _Text, ctypes.c_size_t]),
-    "rd_kafka_destroy": (None, [_Handle]),
+    "rd_kafka_destroy_flags": (None, [_Handle, ctypes.c_int]),
     "rd_kafka_poll_set_consumer": (ctypes.c_int, [_Handle]),
     "rd_kafka_queue_get_consumer": (_Handle, [_Handle]),
     "rd_kafka_queue_destroy": (None, [_Handle]),
     "rd_kafka_consume_batch_queue": (ctypes.c_ssize_t, [_Handle, ctypes.c_int, _Handle, ctypes.c_size_t]),
-    "rd_kafka_consumer_close": (ctypes.c_int, [_Handle]),
     "rd_kafka_last_error": (ctypes.c_int, []),
-    "rd_kafka_fatal_error": (ctypes.c_int, [_Handle, _Text, ctypes.c_size_t]),
     "rd_kafka_topic_partition_list_new": (_Handle, [ctypes.c_int]),
     "rd_kafka_topic_partition_list_add": (_Handle, [_Handle, _Text, ctypes.c_int32]),
     "rd_kafka_topic_partition_list_set_offset": (ctypes.c_int, [_Handle, _Text, ctypes.c_int32, ctypes.c_int64]),
@@ -48,9 +48,7 @@ _FUNCTIONS: Final[Mapping[str, tuple[Any, list[Any]]]] = {  # what they return, 
     "rd_kafka_error_string": (_Text, [_Handle]),
     "rd_kafka_error_destroy": (None, [_Handle]),
 }
-for _name, (_result, _arguments) in _FUNCTIONS.items():
-    getattr(LIBRDKAFKA, _name).restype = _result
-    getattr(LIBRDKAFKA, _name).argtypes = _arguments
+declare(_FUNCTIONS)
 
 
 class KafkaConsumer:
@@ -58,7 +56,7 @@ class KafkaConsumer:
 
     `config` are librdkafka's settings, the group's id among them. `on_error` is told, inside `consume`, what librdkafka
     complains about by itself; it reconnects by itself. Raises KafkaException for a setting that cannot be, and where
-    librdkafka refuses a call.
+    librdkafka refuses a call; RuntimeError once it is closed.
     """
 
     def __init__(self, topic: str, config: Mapping[str, Any], on_error: Callable[[KafkaError], None]) -> None:
@@ -66,24 +64,26 @@ class KafkaConsumer:
         self._on_error = on_error
         self._events: deque[KafkaError] = deque(maxlen=EVENTS_MAX)
         self._heard = _ON_ERROR(_hearing(self._events))  # librdkafka calls it as long as it lives
-        self._handle = _made(config, self._heard)
-        LIBRDKAFKA.rd_kafka_poll_set_consumer(self._handle)
-        self._queue: int = LIBRDKAFKA.rd_kafka_queue_get_consumer(self._handle)
+        self._made = _made(config, self._heard)
+        LIBRDKAFKA.rd_kafka_poll_set_consumer(self._made)
+        self._queue: int = LIBRDKAFKA.rd_kafka_queue_get_consumer(self._made)
         self._found = np.zeros(0, np.int64)
         # At the end of the process nobody waits for its threads.
-        self._end = weakref.finalize(self, _ended, self._handle, self._queue, self._heard)
+        self._end = weakref.finalize(self, _ended, self._made, self._queue, self._heard)
         self._end.atexit = False
 
     def consume(self, messages_max: int) -> tuple[dict[int, MessageColumns], list[ReadFailure]]:
         """What has arrived, by partition, and what went wrong; never waits."""
+        self._check_open()
         if len(self._found) < messages_max:
             self._found = np.zeros(messages_max, np.int64)
         count = LIBRDKAFKA.rd_kafka_consume_batch_queue(self._queue, 0, self._found.ctypes.data, messages_max)
-        while self._events:
-            self._on_error(self._events.popleft())
         if count < 0:
             raise KafkaException(KafkaError(LIBRDKAFKA.rd_kafka_last_error()))
-        return pieces_of(self._found[:count]) if count else ({}, [])
+        taken = pieces_of(self._found[:count]) if count else ({}, [])
+        while self._events:
+            self._on_error(self._events.popleft())
+        return taken
 
     def assign(self, positions: Mapping[int, int]) -> None:
         """Read these partitions, too, each from its offset on."""
@@ -102,35 +102,37 @@ class KafkaConsumer:
         self._with(dict.fromkeys(partitions), LIBRDKAFKA.rd_kafka_resume_partitions, _raise_code)
 
     def close(self) -> None:
-        """Leave the broker."""
-        if self._end.alive:
-            LIBRDKAFKA.rd_kafka_consumer_close(self._handle)
-            self._end()
+        """Leave the broker; once more does nothing."""
+        self._end()
+
+    def _check_open(self) -> None:
+        """What is gone may not be touched: librdkafka would not notice, but read freed memory."""
+        if not self._end.alive:
+            raise RuntimeError("the consumer is closed")
 
     def _with(
         self, partitions: Mapping[int, int | None], function: Callable[[int, int], int], judge: Callable[[int], None]
     ) -> None:
+        self._check_open()
         listed = LIBRDKAFKA.rd_kafka_topic_partition_list_new(len(partitions))
         try:
             for partition, offset in partitions.items():
                 LIBRDKAFKA.rd_kafka_topic_partition_list_add(listed, self._topic, partition)
                 if offset is not None:
                     LIBRDKAFKA.rd_kafka_topic_partition_list_set_offset(listed, self._topic, partition, offset)
-            judge(function(self._handle, listed))
+            judge(function(self._made, listed))
         finally:
             LIBRDKAFKA.rd_kafka_topic_partition_list_destroy(listed)
 
 
-def _hearing(events: deque[KafkaError]) -> Callable[[int, int, bytes, int], None]:
-    """What librdkafka calls inside `consume`: it keeps the error, because nothing can be raised from there."""
+def _hearing(events: deque[KafkaError]) -> Callable[[int, int, bytes | None, int], None]:
+    """What librdkafka calls inside `consume`: it keeps the error, because nothing can be raised from there.
 
-    def heard(handle: int, code: int, reason: bytes, _opaque: int) -> None:
-        said = reason.decode(errors="replace")
-        if code != KafkaError._FATAL:  # noqa: SLF001
-            events.append(KafkaError(code, said))
-            return
-        text = ctypes.create_string_buffer(ERROR_BYTES)
-        events.append(KafkaError(LIBRDKAFKA.rd_kafka_fatal_error(handle, text, ERROR_BYTES), said, fatal=True))
+    That a consumer cannot go on at all comes in the place of a message.
+    """
+
+    def heard(_handle: int, code: int, reason: bytes | None, _opaque: int) -> None:
+        events.append(KafkaError(code, (reason or b"").decode(errors="replace")))
 
     return heard
 
@@ -159,7 +161,7 @@ def _refused(said: bytes) -> KafkaException:
 
 def _ended(handle: int, queue: int, _heard: object) -> None:
     LIBRDKAFKA.rd_kafka_queue_destroy(queue)
-    LIBRDKAFKA.rd_kafka_destroy(handle)
+    LIBRDKAFKA.rd_kafka_destroy_flags(handle, NO_CONSUMER_CLOSE)
 
 
 def _raise_error(error: int | None) -> None:

@@ -1,6 +1,7 @@
 """Kafka reader: the partitions of all reader slots of a process, read by one consumer."""
 
 from collections.abc import Callable, Collection, Mapping
+from functools import reduce
 from typing import Final, NamedTuple
 
 import structlog
@@ -10,9 +11,7 @@ from sources.kafka_columns import MessageColumns, ReadFailure
 from sources.kafka_consumer import KafkaConsumer
 from sources.kafka_errors import REFUSED
 
-BYTES_MAX: Final = (
-    32 << 20
-)  # that wait for a slot, or for all that are not paused, before nothing more is read for them
+BYTES_MAX: Final = 32 << 20  # that wait for a slot, or for all that are not paused
 
 log = structlog.get_logger(__name__)
 
@@ -22,6 +21,20 @@ class Taken(NamedTuple):
 
     messages: dict[int, MessageColumns]
     failures: list[ReadFailure]
+
+
+class Amount(NamedTuple):
+    """How much waits: counted as it comes and goes, because one slot's may be tens of thousands of pieces."""
+
+    messages: int = 0
+    bytes_: int = 0
+
+    def plus(self, other: "Amount") -> "Amount":
+        """Both together."""
+        return Amount(self.messages + other.messages, self.bytes_ + other.bytes_)
+
+
+NOTHING: Final = Amount()
 
 
 class KafkaReader:
@@ -50,6 +63,7 @@ class KafkaReader:
         self._partitions: dict[int, list[int]] = {}  # by slot
         self._slots: dict[int, int] = {}  # by partition
         self._waiting: dict[int, list[MessageColumns]] = {}  # by partition
+        self._amounts: dict[int, Amount] = {}  # that wait, by slot
         self._failures: dict[int, list[ReadFailure]] = {}  # by slot
         self._paused: set[int] = set()  # slots
         self._asked: set[int] = set()  # slots, in this look
@@ -65,6 +79,7 @@ class KafkaReader:
             self._slots[partition] = slot
             self._waiting[partition] = []
         self._failures.setdefault(slot, [])
+        self._amounts.setdefault(slot, NOTHING)
         self._consumer.assign(positions)
 
     def take(self, slot: int) -> Taken:
@@ -82,6 +97,7 @@ class KafkaReader:
             if pieces := self._waiting[partition]:
                 taken[partition] = MessageColumns.joined(pieces)
                 self._waiting[partition] = []
+        self._amounts[slot] = NOTHING
         if slot in self._paused:
             self._paused.remove(slot)
             self._consumer.resume(own)
@@ -89,7 +105,7 @@ class KafkaReader:
 
     def waits(self, slot: int) -> bool:
         """Whether anything waits for `slot`."""
-        return any(self._waiting[partition] for partition in self._partitions.get(slot, ()))
+        return self._amounts.get(slot, NOTHING).messages > 0
 
     def _begin_look(self, slot: int) -> None:
         """All are asked once more, `slot` first; where nobody was served in a look, whose turn it was did not ask."""
@@ -104,19 +120,15 @@ class KafkaReader:
 
     def _is_much(self, slots: Collection[int]) -> bool:
         """Whether so much waits for these slots that nothing more should be read for them."""
-        waiting = [
-            piece for slot in slots for partition in self._partitions[slot] for piece in self._waiting[partition]
-        ]
-        return (
-            sum(len(piece.offsets) for piece in waiting) >= self._messages_max
-            or sum(piece.bytes_ for piece in waiting) >= self._bytes_max
-        )
+        amount = reduce(Amount.plus, (self._amounts[slot] for slot in slots), NOTHING)
+        return amount.messages >= self._messages_max or amount.bytes_ >= self._bytes_max
 
     def release(self, slot: int) -> None:
         """`slot` takes no more, so nothing of it may wait; after the last one the broker is left."""
         gone = self._partitions.pop(slot, [])
         for partition in gone:
             del self._slots[partition], self._waiting[partition]
+        self._amounts.pop(slot, None)
         self._paused.discard(slot)
         self._asked.discard(slot)
         if gone and self._partitions:
@@ -149,6 +161,8 @@ class KafkaReader:
             log.info("kafka answers again")
         for partition, piece in pieces.items():
             self._waiting[partition].append(piece)
+            owner = self._slots[partition]
+            self._amounts[owner] = self._amounts[owner].plus(Amount(len(piece.offsets), piece.bytes_))
         for slot_ in {self._slots[partition] for partition in pieces}.difference(self._paused):
             if self._is_much([slot_]):
                 self._paused.add(slot_)

@@ -1,5 +1,6 @@
 """The Kafka source against a real broker: what it reads, where it goes on, and what it says when it cannot."""
 
+import ctypes
 import functools
 import re
 import time
@@ -21,6 +22,7 @@ from bench.servers import KafkaBroker, free_port
 from schemas.batches import Batch, CaughtUp, Mark, Wake
 from sources.errors import SourceError
 from sources.kafka import KafkaReading, KafkaSource, SlotState
+from sources.librdkafka import LIBRDKAFKA
 from sources.pace import Surroundings
 from sources.states import sealed
 
@@ -214,7 +216,7 @@ def test_a_slot_whose_lanes_have_too_much_to_do_holds_nobody_up_and_loses_nothin
         drive.settle()
         assert not drive.payloads(1)
         reader = drive.slots["slot-01"]._reader  # noqa: SLF001  # how much waits is nobody's business else
-        assert 50 <= sum(len(piece.offsets) for piece in reader._waiting[1]) <= 100  # noqa: SLF001
+        assert 50 <= reader._amounts[1].messages <= 100  # noqa: SLF001
         produce(kafka, name, 1, numbered(500, 520))
         full.clear()
         drive.until(lambda: drive.count == 2020)
@@ -401,6 +403,18 @@ def test_records_deleted_while_running_stop_the_run(kafka: KafkaBroker, topic: M
             drive.until(lambda: False)
 
 
+def test_a_reader_that_can_not_go_on_at_all_stops_the_run(kafka: KafkaBroker, topic: MakeTopic) -> None:
+    """What librdkafka calls fatal is no error of a partition; and such a reader still ends."""
+    name = topic(1)
+    produce(kafka, name, 0, numbered(0, 10))
+    with driven(kafka, name) as drive:
+        drive.until(lambda: drive.count == 10)
+        handle = ctypes.c_void_p(drive.slots["slot-00"]._reader._consumer._made)  # noqa: SLF001  # brings it about
+        LIBRDKAFKA.rd_kafka_test_fatal_error(handle, KafkaError.FENCED_INSTANCE_ID, b"as a test")
+        with pytest.raises(SourceError, match=f"^{name}: cannot be read: .*as a test"):
+            drive.until(lambda: False)
+
+
 def test_an_offset_beyond_the_log_stops_the_start(kafka: KafkaBroker, topic: MakeTopic) -> None:
     """A log shorter than what was read has lost its end; that is said, not waited for."""
     name = topic(1)
@@ -555,11 +569,11 @@ def test_what_waits_for_a_slot_is_bounded_in_bytes(kafka: KafkaBroker, topic: Ma
     try:
         reader = drive.slots["slot-01"]._reader  # noqa: SLF001  # how much waits is nobody's business else
         reader._bytes_max = 1_000_000  # noqa: SLF001
-        waiting = reader._waiting[1]  # noqa: SLF001
-        drive.until(lambda: sum(piece.bytes_ for piece in waiting) >= 1_000_000)
+        drive.until(lambda: reader._amounts[1].bytes_ >= 1_000_000)  # noqa: SLF001
         for _ in range(3):
             drive.settle()
-        assert sum(piece.bytes_ for piece in waiting) < 20_000_000  # what librdkafka had ready came at once
+        assert sum(piece.bytes_ for piece in reader._waiting[1]) == reader._amounts[1].bytes_  # noqa: SLF001
+        assert reader._amounts[1].bytes_ < 20_000_000  # noqa: SLF001  # what librdkafka had ready came at once
         full.clear()
         drive.until(lambda: drive.count == 300)
     finally:
