@@ -94,7 +94,8 @@ def traffic(servers: Servers, rate: int = RATE) -> Iterator[list[int]]:
         producer = Producer({"bootstrap.servers": servers.kafka, "linger.ms": 5})
         begun = time.monotonic()
         while not stopping.is_set():
-            while sent[0] < (time.monotonic() - begun) * rate:
+            while sent[0] < (time.monotonic() - begun) * rate and not stopping.is_set():
+                producer.poll(0)  # a sender that is always late would never come to the one below
                 index = sent[0] % len(OTHERS)
                 kind = "shipped" if sent[0] // len(OTHERS) % 2 else "received"
                 payload = movement(1_000_000 + sent[0], kind, OTHERS[index], 1)
@@ -245,12 +246,16 @@ def test_who_asks_gets_the_explanation_of_a_sku_that_has_just_moved(
     explained: Running, servers: Servers, tmp_path: Path
 ) -> None:
     """At once, at a rate at which the others' are always of older numbers; also when Redis was away in between."""
+    some = OTHERS[::20]
     with Redis.from_url(servers.redis) as client, traffic(servers, 3000) as sent:
         wait_until(lambda: sent[0] > 3 * len(OTHERS), SECONDS_MAX, "traffic")
-        answers = [explanation_of(servers, tmp_path, just_moved(sent)) for _ in range(15)]
+        answers, outdated = [], []
+        for _ in range(15):
+            outdated.append(outdated_count(client, some))
+            answers.append(explanation_of(servers, tmp_path, just_moved(sent)))
         assert [answer["current"] for answer in answers] == [True] * 15
         assert statistics.median(answer["read_milliseconds"] for answer in answers) < 250 * ASKED_SECONDS_MAX
-        assert outdated_count(client, OTHERS) > len(OTHERS) / 4
+        assert statistics.median(outdated) > len(some) / 2  # nearly all; at one moment a busy machine may send nothing
         servers.redis_server.stop()
         servers.redis_server.start()
 
