@@ -17,7 +17,7 @@ RUN pip install --no-cache-dir --no-build-isolation --no-deps --editable .
 RUN install --directory --owner onhand /var/cache/onhand
 ENV PYTHONUNBUFFERED=1 NUMBA_CACHE_DIR=/var/cache/onhand
 USER onhand
-RUN python -c "import sources.kafka_columns; from operators.lane import warm_up; warm_up()"
+RUN python -c "import sources.kafka_columns, sinks.kafka; from operators.lane import warm_up; warm_up()"
 
 ENTRYPOINT ["onhand"]
 CMD ["--help"]

@@ -10,8 +10,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 EDITABLE := install --no-build-isolation --no-deps --editable .
 # compiles what has changed since, the loops half a minute long: else each process that starts would do it, and where
 # Python is told to write no bytecode, all of it each time
-WARM_UP := $(BIN)/python -m compileall -q bench cli flows operators schemas sinks sources \
-	&& $(BIN)/python -c "import sources.kafka_columns; from operators.lane import warm_up; warm_up()"
+WARM_UP := $(BIN)/python -m compileall -q bench cli flows native operators schemas sinks sources \
+	&& $(BIN)/python -c "import sources.kafka_columns, sinks.kafka; from operators.lane import warm_up; warm_up()"
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --fork-strategy fewest \
 	--no-header --no-emit-index-url --no-emit-find-links $(UPGRADE)
 COMPILE := $(LOCK) pyproject.toml --extra build
@@ -46,7 +46,7 @@ test: $(DEVELOPMENT) ## all tests, with a real Kafka and a real Redis; a skipped
 	@$(BIN)/python -m bench.servers kafka-jars >/dev/null
 	@$(WARM_UP)
 	@beside=0; alone=0; \
-	$(PYTEST) --numprocesses $(PROCESSES) --dist loadfile -m "not alone" $(TESTS) || beside=$$?; \
+	$(PYTEST) --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder -m "not alone" $(TESTS) || beside=$$?; \
 	$(PYTEST) -m alone $(TESTS) || alone=$$?; \
 	case "$$beside $$alone" in "0 0" | "0 5" | "5 0") ;; *) exit 1 ;; esac # 5: none of TESTS, which is fine for one of both
 

@@ -1,7 +1,7 @@
 """Lane: one actor over its SKUs that puts the operators in order."""
 
 from base64 import b64encode
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
 from typing import Any, Final, NamedTuple, cast
@@ -86,7 +86,6 @@ from schemas.outputs import (
     Availability,
     Cause,
     DeadLetter,
-    Encoded,
     HashCall,
     LaneResult,
     Replenishment,
@@ -95,6 +94,7 @@ from schemas.outputs import (
     position_threshold_id,
     threshold_id,
 )
+from schemas.records import Records
 from schemas.rules import ChannelRules, Rules
 from schemas.times import LATEST_MS, format_ms
 
@@ -107,7 +107,6 @@ FIRST_PARTITION: Final = 0  # what every partition is told is told on by this on
 HISTORY_MAX: Final = 4096  # entries of one position
 CONTROLS_KEPT: Final = 16  # ticks of partitions whose batches are applied in turn
 _UNTOUCHED: Final = object()
-_encode: Final = msgspec.json.Encoder().encode
 TRACE_HEADER: Final = "traceparent"
 
 
@@ -286,7 +285,7 @@ class Lane:
         told, left = teller.records(self._plain.lane, plain) if len(plain) else ([], [])
         left += sorted(set(skus).difference(plain.tolist()))
         rest = [self._availability(sku) for sku in left if sku not in self._pending]
-        return nothing_of(self.number)._replace(told=[*told, *map(_encoded, rest)]), not self._untold
+        return nothing_of(self.number)._replace(told=[*told, *rest]), not self._untold
 
     def _caught_up(self, told: CaughtUp) -> None:
         """With the last part that has caught up, all is known again that was ever shown."""
@@ -607,17 +606,15 @@ class Lane:
         outcome.touched.update(told)
         self._unexplained.update(told)
 
-    def _crossings(
-        self, part: Part, count: int, generation: int, teller: Teller | None
-    ) -> Sequence[Threshold | Encoded]:
+    def _crossings(self, part: Part, count: int, generation: int, teller: Teller | None) -> list[Threshold | Records]:
         """The crossings that compiled loops have told last: ready for their topic where somebody tells, and can."""
-        written: list[Encoded | None] = [None] * count
+        written: list[Records | int] = [*range(count)]
         if teller is not None and part.batch.headers is None:
             written = teller.crossings(self._plain.lane, part.messages, count, generation, is_behind=self._is_behind)
-        if None not in written:
-            return cast("list[Encoded]", written)
-        made = crossings_of(part, count)
-        return [record or self._crossed(made[place], part.batch, generation) for place, record in enumerate(written)]
+        made = crossings_of(part, count) if any(isinstance(piece, int) for piece in written) else []
+        return [
+            self._crossed(made[piece], part.batch, generation) if isinstance(piece, int) else piece for piece in written
+        ]
 
     def _crossed(self, crossing: Crossing, batch: Batch, generation: int) -> Threshold:
         stock, version = self._stock, batch.offsets[crossing.message]
@@ -1056,7 +1053,7 @@ def warm_up() -> None:
         raise RuntimeError("the movements to warm up with were not plain")
     fresh = Lane(0, rules, settings)
     (crossing,) = fresh.apply([_log_of([_warming(0, "east")], 0)], teller=fresh.teller("")).thresholds
-    if not isinstance(crossing, Encoded):
+    if not isinstance(crossing, Records):
         raise TypeError("the crossing to warm up with was not plain")
     Lane.restore(0, lane.snapshot(), RuleBook(Rules()), settings)
     wide = Windows()  # of numbers that do not fit into 32 bits, which seldom come
@@ -1076,12 +1073,6 @@ def _warming(number: int, location: str, more: bytes = b"") -> bytes:
 def _log_of(payloads: list[bytes], first: int) -> Batch:
     numbers = list(range(first, first + len(payloads)))
     return Batch(Origin("", "", 0, ""), numbers, [-1] * len(numbers), [b"A"] * len(numbers), list(payloads))
-
-
-def _encoded(record: Availability) -> Encoded:
-    """As `Teller` tells a plain SKU."""
-    id_ = f"{record.sku}:{record.version}"
-    return Encoded(record.sku.encode(), id_.encode(), record.as_of.encode(), _encode(record))
 
 
 def _older(oldest_ms: int, part: Part) -> int:

@@ -8,13 +8,13 @@ from schemas.outputs import (
     Cause,
     DeadLetter,
     Divergence,
-    Encoded,
     Replenishment,
     Reservation,
     RulesInForce,
     ShadowDifference,
     Threshold,
 )
+from schemas.records import Records
 
 
 class Happening(NamedTuple):
@@ -41,7 +41,7 @@ class Outcome:
         # SKU rows to publish, in the order they were met; the record where it must not show what came later
         self.touched: dict[int, Availability | None] = {}
         self.is_plain = True  # nothing went row by row, so all that was touched is still plain
-        self.thresholds: list[Threshold | Encoded] = []
+        self.thresholds: list[Threshold | Records] = []
         self.divergences: list[Divergence] = []
         self.reservations: list[Reservation] = []
         self.replenishments: list[Replenishment] = []

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from operators.admission import AHEAD_MS_MAX, NO_TIMESTAMP
 from operators.compiling import Held, compiled, entered, put_word, word_at, zeros_below
+from schemas.records import ID_AT, KEY_AT, TIME_AT, VALUE_AT
 from schemas.times import DAY_MS
 
 Bytes = NDArray[np.uint8]
@@ -1549,10 +1550,9 @@ WORDS: Final = (
 ) = range(len(WORDS))  # fmt: skip
 DIGITS_BYTES: Final = 20
 HASH_BYTES_MAX: Final = 512  # of a SKU besides its channels
-RECORD_BYTES_MAX: Final = 512  # of a record besides its channels and locations
+RECORD_BYTES_MAX: Final = 1024  # of a record with its id, besides its channels and locations
 PLACE_BYTES_MAX: Final = 1024  # of a channel or a location
 TIME_BYTES: Final = 24
-CROSSING_ENDS: Final = 4  # where the record begins, and where its id, its time, and it itself end
 COVER_MAX: Final = 10**15  # tenths of days; more of them are written otherwise
 
 
@@ -1829,16 +1829,17 @@ def _put_name(out: Bytes, at: int, texts: Bytes, begin: int, end: int) -> int:
 
 
 @entered
-def write_records(lane: Held[Lane], telling: Held[Telling], skus: Ints32, begin: int, out: Bytes, ends: Ints) -> int:
+def write_records(lane: Held[Lane], telling: Held[Telling], skus: Ints32, begin: int, out: Bytes, records: Ints) -> int:
     """Writes records of SKUs from place `begin` on, as `schemas.topics.AVAILABILITY` encodes them, as many as fit.
 
-    Returns how many; `ends` become the ends of each (ABSENT: it cannot be written here).
+    Returns how many; `records` becomes where the texts of each are, as `schemas.records.Records` has them, shape (n,
+    PLACES), with ABSENT at VALUE_AT where it cannot be written here. The id stands behind its record.
     """
-    return _write_records(lane.value, telling.value, skus, begin, out, ends)
+    return _write_records(lane.value, telling.value, skus, begin, out, records)
 
 
 @compiled
-def _write_records(lane: Lane, telling: Telling, skus: Ints32, begin: int, out: Bytes, ends: Ints) -> int:
+def _write_records(lane: Lane, telling: Telling, skus: Ints32, begin: int, out: Bytes, records: Ints) -> int:
     """As `write_records`."""
     names, articles, words, rules = lane.sku_names, lane.skus, telling.words, lane.rules
     positions, position_pairs, demand = lane.positions, lane.position_pairs, lane.demand
@@ -1848,9 +1849,10 @@ def _write_records(lane: Lane, telling: Telling, skus: Ints32, begin: int, out: 
         sku = skus[place]
         article = articles[sku]
         channel_count = rules.begins[article.classes + 1] - rules.begins[article.classes]
-        if count == len(ends) or done + RECORD_BYTES_MAX + (channel_count + 8) * PLACE_BYTES_MAX > len(out):
+        if count == len(records) or done + RECORD_BYTES_MAX + (channel_count + 8) * PLACE_BYTES_MAX > len(out):
             break
-        ends[count] = ABSENT
+        record = records[count]
+        record[:] = ABSENT
         count += 1
         at = _put_name(out, _put(out, done, words, J_SKU), names.texts, names.ends[sku], names.ends[sku + 1])
         if at == ABSENT:
@@ -1858,7 +1860,7 @@ def _write_records(lane: Lane, telling: Telling, skus: Ints32, begin: int, out: 
         at = _put(out, at, words, J_INCARNATION)
         at = put_text(out, at, telling.incarnation, 0, len(telling.incarnation))
         at = _put_digits(out, _put(out, at, words, J_VERSION), article.version)
-        at = _put_time(out, _put(out, at, words, J_AS_OF), article.as_of_ms)
+        time_end = at = _put_time(out, _put(out, at, words, J_AS_OF), article.as_of_ms)
         at = _put_digits(out, _put(out, at, words, J_RULES), article.generation)
         at = _put(out, at, words, J_CHANNELS)
         at = _put_channels(standings, pairs, rows, rules, telling.channels, words, sku, article.classes, out, at)
@@ -1868,29 +1870,42 @@ def _write_records(lane: Lane, telling: Telling, skus: Ints32, begin: int, out: 
             positions, position_pairs, demand, telling.locations, words, telling.trusts[article.home], sku, day, out, at
         )
         if at != ABSENT:
-            done = _put(out, at, words, J_END)
-            ends[count - 1] = done
+            begin_id = _put(out, at, words, J_END)
+            key_end = put_text(out, begin_id, names.texts, names.ends[sku], names.ends[sku + 1])
+            out[key_end] = COLON
+            end_id = _put_digits(out, key_end + 1, article.version)
+            _note_record(record, done, begin_id, begin_id, key_end, end_id, time_end)
+            done = end_id
     return count
+
+
+@compiled
+def _note_record(record: Ints, begin: int, end: int, begin_id: int, key_end: int, end_id: int, time_end: int) -> None:
+    """Writes where a record's texts are; its key is how its id begins."""
+    record[VALUE_AT], record[VALUE_AT + 1] = begin, end
+    record[KEY_AT], record[KEY_AT + 1] = begin_id, key_end
+    record[ID_AT], record[ID_AT + 1] = begin_id, end_id
+    record[TIME_AT], record[TIME_AT + 1] = time_end - TIME_BYTES, time_end
 
 
 @entered
 def write_crossings(
     messages: Held[Messages], lane: Held[Lane], telling: Held[Telling], work: Held[Work], begin: int, count: int,
-    generation: int, out: Bytes, ends: Ints,
+    generation: int, out: Bytes, records: Ints,
 ) -> int:  # fmt: skip
     """Writes the crossings told last, from the one at `begin` on, as `schemas.topics.THRESHOLDS` encodes them.
 
-    Returns how many fit; `ends` become CROSSING_ENDS of each (ABSENT: it cannot be written here).
+    Returns how many fit; `records` becomes where the texts of each are, as above; the id stands in its record.
     """
     return _write_crossings(
-        messages.value, lane.value, telling.value, work.value.told, begin, count, generation, out, ends
+        messages.value, lane.value, telling.value, work.value.told, begin, count, generation, out, records
     )
 
 
 @compiled
 def _write_crossings(
     messages: Messages, lane: Lane, telling: Telling, told: Told, begin: int, count: int, generation: int, out: Bytes,
-    ends: Ints,
+    records: Ints,
 ) -> int:  # fmt: skip
     """As `write_crossings`."""
     names, words, text = lane.sku_names, telling.words, messages.payloads
@@ -1898,11 +1913,12 @@ def _write_crossings(
     for place in range(begin, count):
         crossing, number = told.crossings[place], place - begin
         first, last = names.ends[crossing.sku], names.ends[crossing.sku + 1]
-        if CROSSING_ENDS * (number + 1) > len(ends) or done + RECORD_BYTES_MAX + 4 * PLACE_BYTES_MAX > len(out):
+        if number == len(records) or done + RECORD_BYTES_MAX + 4 * PLACE_BYTES_MAX > len(out):
             return number
-        ends[CROSSING_ENDS * number] = done
-        ends[CROSSING_ENDS * number + 3] = ABSENT
-        at = _put_name(out, _put(out, done, words, T_ID), names.texts, first, last)
+        record = records[number]
+        record[:] = ABSENT
+        begin_id = _put(out, done, words, T_ID)
+        key_end = at = _put_name(out, begin_id, names.texts, first, last)
         if at == ABSENT:
             continue
         version = messages.offsets[crossing.message]
@@ -1910,8 +1926,7 @@ def _write_crossings(
             at = _put(out, at, telling.channel_ids, standings[crossing.row].channel)
         else:
             at = _put(out, at, telling.location_ids, positions[-1 - crossing.row].location)
-        at = _put_digits(out, at, version)
-        ends[CROSSING_ENDS * number + 1] = at
+        end_id = at = _put_digits(out, at, version)
         at = put_text(out, _put(out, at, words, T_SKU), names.texts, first, last)
         at = _put(out, at, words, T_CHANNEL)
         if crossing.row >= 0:
@@ -1926,11 +1941,11 @@ def _write_crossings(
         at = _put_digits(out, _put(out, at, words, T_THRESHOLD), crossing.threshold)
         at = _put_digits(out, _put(out, at, words, J_VERSION), version)
         at = _put_digits(out, _put(out, at, words, T_RULES), generation)
-        at = _put_time(out, _put(out, at, words, T_TIME), crossing.time_ms)
-        ends[CROSSING_ENDS * number + 2] = at
+        time_end = at = _put_time(out, _put(out, at, words, T_TIME), crossing.time_ms)
         at = _put(out, _put(out, at, words, T_INITIAL), words, J_TRUE if crossing.initial != 0 else J_FALSE)
-        done = _put_cause(out, at, words, text, told.texts, place * 2 * TEXTS)
-        ends[CROSSING_ENDS * number + 3] = done
+        end = _put_cause(out, at, words, text, told.texts, place * 2 * TEXTS)
+        _note_record(record, done, end, begin_id, key_end, end_id, time_end)
+        done = end
     return count - begin
 
 

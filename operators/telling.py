@@ -9,9 +9,6 @@ import numpy as np
 from operators.columns import Array, Names
 from operators.compiling import Held, direct, hold
 from operators.plain import (
-    ABSENT,
-    CROSSING_ENDS,
-    TIME_BYTES,
     WORDS,
     Lane,
     Telling,
@@ -20,14 +17,14 @@ from operators.plain import (
     write_hashes,
     write_records,
 )
-from operators.plain_path import HELD_WORK, WORK
+from operators.plain_path import HELD_WORK
 from operators.route import Packed
 from operators.stock import Stock
-from schemas.outputs import Encoded, HashCall, position_threshold_id, threshold_id
-from schemas.times import format_ms
+from schemas.outputs import HashCall, position_threshold_id, threshold_id
+from schemas.records import ABSENT, PLACES, VALUE_AT, Records
 
 SKUS_PER_CALL_MAX: Final = 128  # a reader behind one call still gets its answer within a millisecond
-RECORDS_AT_ONCE_MAX: Final = 2048  # and a quarter as many crossings
+RECORDS_AT_ONCE_MAX: Final = 1024
 OUT_BYTES: Final = 1 << 20
 _json = msgspec.json.Encoder().encode
 _msgpack = msgspec.msgpack.Encoder().encode
@@ -57,54 +54,36 @@ class Teller:
             begin += count
         return calls
 
-    def records(self, lane: Held[Lane], skus: Array) -> tuple[list[Encoded], list[int]]:
+    def records(self, lane: Held[Lane], skus: Array) -> tuple[list[Records], list[int]]:
         """The records of the SKUs of these rows, and the rows whose records cannot be written here."""
         telling = self._as_of_now(is_behind=False)
-        told: list[Encoded] = []
+        told: list[Records] = []
         left: list[int] = []
         begin = 0
         while begin < len(skus):
-            count = _write_records(lane, telling, skus, begin, _OUT, _ENDS)
+            count = _write_records(lane, telling, skus, begin, _OUT, _RECORDS)
             if not count:
                 return told, [*left, *skus[begin:].tolist()]
-            self._collect(skus[begin : begin + count].tolist(), _ENDS[:count].tolist(), told, left)
+            for piece in _pieces(count):
+                if isinstance(piece, int):
+                    left.append(int(skus[begin + piece]))
+                else:
+                    told.append(piece)
             begin += count
         return told, left
 
     def crossings(
         self, lane: Held[Lane], messages: Packed, count: int, generation: int, *, is_behind: bool
-    ) -> list[Encoded | None]:
-        """Records of the crossings that compiled loops told last, so many; None for one that is to be made row-wise."""
-        telling, told = self._as_of_now(is_behind=is_behind), list[Encoded | None]()
-        skus = WORK.told.crossings["sku"][:count].tolist()
-        while self._writes_names and len(told) < count:
-            begin = len(told)
-            done = write_crossings(messages.held, lane, telling, HELD_WORK, begin, count, generation, _OUT, _ENDS)
-            if not done:
+    ) -> list[Records | int]:
+        """Records of the crossings that compiled loops told last, so many; the place of one that is made row by row."""
+        telling, told, done = self._as_of_now(is_behind=is_behind), list[Records | int](), 0
+        while self._writes_names and done < count:
+            fit = write_crossings(messages.held, lane, telling, HELD_WORK, done, count, generation, _OUT, _RECORDS)
+            if not fit:
                 break
-            told.extend(self._written(skus[begin : begin + done], _ENDS[: CROSSING_ENDS * done].tolist()))
-        return [*told, *[None] * (count - len(told))]
-
-    def _written(self, skus: list[int], ends: list[int]) -> list[Encoded | None]:
-        """What was written as crossings of these SKUs."""
-        keys, text = self._stock.names.encoded(skus), _OUT[: max(ends)].tobytes()
-        places = zip(keys, *(ends[at::CROSSING_ENDS] for at in range(CROSSING_ENDS)), strict=True)
-        return [
-            None
-            if end == ABSENT
-            else Encoded(key, text[begin + _ID_AT : id_end], text[time_end - TIME_BYTES : time_end], text[begin:end])
-            for key, begin, id_end, time_end, end in places
-        ]
-
-    def _collect(self, skus: list[int], ends: list[int], told: list[Encoded], left: list[int]) -> None:
-        cells, keys = self._stock.skus.cells, self._stock.names.encoded(skus)
-        versions, times, at, text = cells["version"], cells["as_of_ms"], 0, _OUT[: max(ends)].tobytes()
-        for sku, key, end in zip(skus, keys, ends, strict=True):
-            if end == ABSENT:
-                left.append(sku)
-                continue
-            told.append(Encoded(key, b"%b:%d" % (key, versions[sku]), format_ms(times[sku]).encode(), text[at:end]))
-            at = end
+            told += [done + piece if isinstance(piece, int) else piece for piece in _pieces(fit)]
+            done += fit
+        return [*told, *range(done, count)]
 
     def _as_of_now(self, *, is_behind: bool) -> Held[Telling]:
         channels, locations = self._channels, self._stock.locations
@@ -128,6 +107,20 @@ class Teller:
         return self._telling
 
 
+def _pieces(count: int) -> list[Records | int]:
+    """So many records that were written last, all that follow each other together; places of those that were not."""
+    places = _RECORDS[:count].copy()
+    text, pieces, begin = _OUT[: max(0, places.max())].copy(), list[Records | int](), 0
+    for place in np.flatnonzero(places[:, VALUE_AT] == ABSENT).tolist():
+        if begin < place:
+            pieces.append(Records(text, places[begin:place]))
+        pieces.append(place)
+        begin = place + 1
+    if begin < count:
+        pieces.append(Records(text, places[begin:]))
+    return pieces
+
+
 def _texts(pieces: Iterable[bytes]) -> Texts:
     known = list(pieces)
     ends = np.zeros(len(known) + 1, np.int64)
@@ -137,8 +130,7 @@ def _texts(pieces: Iterable[bytes]) -> Texts:
 
 _WORDS: Final = _texts(word.encode("latin-1") for word in WORDS)
 _OUT: Final = np.zeros(OUT_BYTES, np.uint8)  # one for all lanes of a process, which take turns
-_ID_AT: Final = len('{"id":"')
-_ENDS: Final = np.zeros(RECORDS_AT_ONCE_MAX, np.int64)
-_CALL_ENDS: Final = _ENDS[:SKUS_PER_CALL_MAX]
+_RECORDS: Final = np.zeros((RECORDS_AT_ONCE_MAX, PLACES), np.int64)
+_CALL_ENDS: Final = np.zeros(SKUS_PER_CALL_MAX, np.int64)
 _write_hashes: Final = direct(write_hashes, held=(0, 1))
 _write_records: Final = direct(write_records, held=(0, 1))

@@ -1,11 +1,12 @@
 """Records that leave the flow: their fields, their ids, and the CloudEvents that carry them."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
 from schemas.batches import Mark
+from schemas.records import Records
 
 Level = Literal["out_of_stock", "low_stock", "in_stock"]
 RequestOutcome = Literal["confirmed", "refused", "conflict", "wrong_partition", "expired", "extended"]
@@ -322,32 +323,19 @@ def _escaped(name: str) -> str:
     return name.replace("%", "%25").replace(":", "%3A").replace("=", "%3D")
 
 
-def cloud_event_headers(
-    type_: str, id_: str | bytes, time: str | bytes | None, traceparent: str | None
-) -> list[tuple[str, str | bytes | None]]:
-    """Kafka headers of a record in the binary mode of CloudEvents 1.0."""
-    headers: list[tuple[str, str | bytes | None]] = [
-        ("ce_specversion", "1.0"),
-        ("ce_id", id_),
-        ("ce_source", "onhand"),
-        ("ce_type", type_),
-        ("content-type", "application/json"),
-    ]
-    if time is not None:
-        headers.append(("ce_time", time))
-    if traceparent is not None:
-        headers.append(("traceparent", traceparent))
-    return headers
+CE_ID: Final = "ce_id"
+CE_TIME: Final = "ce_time"
+TRACEPARENT: Final = "traceparent"
 
 
-class Encoded(msgspec.Struct, frozen=True, gc=False):
-    """A record as it stands on its topic: key and value, with the id and time that its headers tell, all in UTF-8."""
-
-    key: bytes
-    id: bytes
-    time: bytes
-    value: bytes
-    traceparent: str | None = None
+def cloud_event_headers(type_: str) -> dict[str, bytes]:
+    """Kafka headers of every record of a type in the binary mode of CloudEvents 1.0; CE_ID and CE_TIME are its own."""
+    return {
+        "ce_specversion": b"1.0",
+        "ce_source": b"onhand",
+        "ce_type": type_.encode(),
+        "content-type": b"application/json",
+    }
 
 
 class HashCall(NamedTuple):
@@ -363,7 +351,7 @@ class LaneResult(NamedTuple):
 
     lane: int
     availability: list[Availability]
-    thresholds: list[Threshold | Encoded]
+    thresholds: list[Threshold | Records]
     divergences: list[Divergence]
     reservations: list[Reservation]
     replenishments: list[Replenishment]
@@ -381,9 +369,9 @@ class LaneResult(NamedTuple):
     refilled: int = 0  # the refill of Redis that this lane has completed with this result
     is_behind: bool = False  # readers may have seen newer: a Redis that holds nothing of it is not given this
     hashes: Sequence[HashCall] = ()  # availability that is ready for Redis
-    told: Sequence[Encoded] = ()  # availability that is ready for its topic
+    told: Sequence[Availability | Records] = ()  # availability that is ready for its topic
 
     @property
-    def changed(self) -> list[Availability | Encoded]:
+    def changed(self) -> list[Availability | Records]:
         """All that the availability topic is told."""
         return [*self.availability, *self.told]

@@ -8,12 +8,12 @@ from typing import Generic
 
 from bytewax.outputs import StatefulSinkPartition
 
-from schemas.outputs import Encoded
+from schemas.records import Encoded, Records, each
 from schemas.topics import Topic
 from sinks.slots import SLOTS, RecordT, SinkError, SlottedSink
 
 
-class JsonlSink(SlottedSink[list[RecordT | Encoded], int], Generic[RecordT]):
+class JsonlSink(SlottedSink[list[RecordT | Records], int], Generic[RecordT]):
     """Writes lists of records to `<directory>/<topic name>.jsonl`; a slot's state is the file's length in bytes.
 
     A run with a new state starts the file anew, because it computes everything again. SinkError, in one line, where
@@ -36,15 +36,15 @@ class JsonlSink(SlottedSink[list[RecordT | Encoded], int], Generic[RecordT]):
         return _Slot(for_part, self._file, self._topic)
 
 
-class _Slot(StatefulSinkPartition[list[RecordT | Encoded], int], Generic[RecordT]):
+class _Slot(StatefulSinkPartition[list[RecordT | Records], int], Generic[RecordT]):
     def __init__(self, name: str, file: "_JsonlFile", topic: Topic[RecordT, RecordT]) -> None:
         self._name = name
         self._file = file
         self._encode = topic.encode
         file.slots_open.add(name)
 
-    def write_batch(self, values: list[list[RecordT | Encoded]]) -> None:
-        self._file.append(b"".join(self._line(record) for records in values for record in records))
+    def write_batch(self, values: list[list[RecordT | Records]]) -> None:
+        self._file.append(b"".join(self._line(record) for records in values for record in each(records)))
 
     def _line(self, record: RecordT | Encoded) -> bytes:
         value = record.value if isinstance(record, Encoded) else self._encode(record)

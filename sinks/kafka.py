@@ -1,24 +1,23 @@
 """The Kafka sinks: records on their topics, every one acknowledged before an epoch counts."""
 
-import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Final, Generic, NamedTuple
 
 from bytewax.outputs import StatefulSinkPartition
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException
 
 from schemas.outputs import (
     AnyRecord,
     Availability,
     Divergence,
-    Encoded,
     Replenishment,
     ShadowDifference,
-    cloud_event_headers,
 )
+from schemas.records import Encoded, Records, packed
 from schemas.topics import Topic
+from sinks.kafka_producer import KafkaProducer
 from sinks.slots import SLOTS, RecordT, SinkError, SinkUnreachableError, SlottedSink
 
 CHECK_SECONDS_MAX = 10.0
@@ -29,8 +28,6 @@ WAIT_SECONDS = 1.0  # between two beats while acknowledgements are awaited
 ROOM_SECONDS = 0.01
 
 Option = str | int | float | bool
-Headers = list[tuple[str, str | bytes | None]]
-OutMessage = tuple[bytes, bytes | None, Headers]  # value and key
 
 _DEFAULTS: Final[Mapping[str, Option]] = {
     "linger.ms": 5,
@@ -96,12 +93,9 @@ class KafkaOutput:
         self._options = {**_DEFAULTS, **options, **_ALWAYS, "bootstrap.servers": bootstrap_servers}
         self._delivery_seconds_max = delivery_seconds_max
         self._beat = beat
-        self._made: Producer | None = None
-        self._undelivered = 0
-        self._first: str | None = None  # what the first undelivered record met
-        self._failure: type[SinkError] = SinkError  # what kind of failure that is
+        self._made: KafkaProducer | None = None
         self._event: KafkaError | None = None  # what librdkafka last complained about by itself
-        self._polled_at = 0
+        self._fatal: KafkaError | None = None  # nothing can be delivered any more
         self._produced = 0
 
     @property
@@ -124,94 +118,85 @@ class KafkaOutput:
                 raise SinkError(f"Kafka at {self._bootstrap_servers} has no topic {topic}: {_MAKE_TOPICS}")
             time.sleep(NEW_TOPIC_SECONDS_MAX / 10)
 
-    def produce(self, topic: str, messages: Iterable[OutMessage]) -> None:
+    def produce(self, topic: str, event_type: str, records: Records) -> None:
         """Hand records to librdkafka; SinkError where its queue stays full or a record was not delivered."""
-        hand_over = self._producer.produce
-        try:
-            for value, key, headers in messages:
-                try:
-                    hand_over(topic, value, key, headers=headers)
-                except BufferError:
-                    self._produce_later(topic, value, key, headers)
-                self._produced += 1
-                if self._produced - self._polled_at >= POLL_EVERY_RECORDS:
-                    self.poll()
-        except KafkaException as error:
-            raise self._error(f"does not take a record for {topic}", error.args[0]) from error
+        while len(records):
+            taken, error = self._producer.produce(topic, event_type, records[:POLL_EVERY_RECORDS])
+            self._produced += taken
+            records = records[taken:]
+            if error is None:
+                self.poll()
+            elif error.code() == KafkaError._QUEUE_FULL:  # noqa: SLF001
+                self._wait_for_room()  # others may take the room: it has the bound
+            else:
+                raise self._error(f"does not take a record for {topic}", error)
 
     def poll(self) -> None:
         """Take what librdkafka has to say; SinkError where a record was not delivered."""
-        self._polled_at = self._produced
-        self._producer.poll(0)
+        self._hear(0)
         self._raise_undelivered()
 
     def flush(self) -> None:
         """Wait until every record has been acknowledged; SinkError where one was not, in `delivery_seconds_max`."""
         deadline = time.monotonic() + self._delivery_seconds_max
-        while left := self._producer.flush(WAIT_SECONDS):
+        while left := self._flushed(WAIT_SECONDS):
             self._raise_undelivered()
             self._raise_after(deadline, f"has not acknowledged {left} records")
         self._raise_undelivered()
 
+    def _flushed(self, seconds: float) -> int:
+        left = self._producer.flush(seconds)
+        self._producer.heard.tell(self._complained)
+        return left
+
     def _topics(self) -> set[str]:
         try:
-            return set(self._producer.list_topics(timeout=CHECK_SECONDS_MAX).topics)
+            return self._producer.topics(CHECK_SECONDS_MAX)
         except KafkaException as error:
-            self._producer.poll(0)  # what led to it comes as an event
+            self._hear(0)  # what led to it comes as an event
             raise self._error("does not answer", self._event or error.args[0]) from error
-
-    def _produce_later(self, topic: str, value: bytes, key: bytes | None, headers: Headers) -> None:
-        """Hand over one record once librdkafka's queue has room for it."""
-        while True:  # others may take the room: `_wait_for_room` has the bound
-            self._wait_for_room()
-            with suppress(BufferError):
-                self._producer.produce(topic, value, key, headers=headers)
-                return
 
     def _wait_for_room(self) -> None:
         """Wait until a record has left the queue; poll cannot tell, because good news is not reported."""
         deadline = time.monotonic() + self._delivery_seconds_max
         waiting = len(self._producer)
         while len(self._producer) >= waiting:
-            self._producer.poll(ROOM_SECONDS)
+            self._hear(ROOM_SECONDS)
             self._raise_undelivered()
             self._raise_after(deadline, f"has taken none of {waiting} records")
 
+    def _hear(self, seconds: float) -> None:
+        self._producer.poll(seconds)
+        self._producer.heard.tell(self._complained)
+
     @property
-    def _producer(self) -> Producer:
+    def _producer(self) -> KafkaProducer:
         if self._made is None:
             timeout_ms = int(self._delivery_seconds_max * 1000)
-            callbacks = {"on_delivery": self._delivered, "error_cb": self._complained}
             try:
-                self._made = Producer(
-                    {**self._options, "message.timeout.ms": timeout_ms, **callbacks},
-                    logger=logging.getLogger("onhand.kafka"),
-                )
+                self._made = KafkaProducer({**self._options, "message.timeout.ms": timeout_ms})
             except KafkaException as error:
                 raise self._error("cannot be reached with these settings", error.args[0]) from error
         return self._made
 
-    def _delivered(self, error: KafkaError | None, message: Message) -> None:
-        if error is None:
-            return
-        self._undelivered += 1
-        if self._first is None:
-            self._failure = _kind_of(error)
-            key = (message.key() or b"").decode(errors="replace")
-            self._first = f"{message.topic()}, key {key!r}: {_said(error)}"
-
     def _complained(self, error: KafkaError) -> None:
         if self._event is None or error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001  # follows every other
             self._event = error
-        if error.fatal():
-            self._undelivered += 1
-            self._first = self._first or _said(error)
+        if error.fatal() and self._fatal is None:
+            self._fatal = error
 
     def _raise_undelivered(self) -> None:
-        if self._first is not None:
-            raise self._failure(
-                f"Kafka at {self._bootstrap_servers} did not take {self._undelivered} records, first {self._first}"
-            )
+        """SinkError where a record was not delivered, or none can be any more."""
+        first, fatal = self._producer.first, self._fatal
+        if first is not None:
+            key = first.key.decode(errors="replace")
+            kind, said = _kind_of(first.error), f"{first.topic}, key {key!r}: {_said(first.error)}"
+        elif fatal is not None:
+            kind, said = SinkError, _said(fatal)
+        else:
+            return
+        undelivered = self._producer.failed + (fatal is not None)
+        raise kind(f"Kafka at {self._bootstrap_servers} did not take {undelivered} records, first {said}")
 
     def _raise_after(self, deadline: float, what: str) -> None:
         self._beat()
@@ -224,7 +209,7 @@ class KafkaOutput:
         return _kind_of(error)(f"Kafka at {self._bootstrap_servers} {what}: {_said(error)}")
 
 
-class KafkaSink(SlottedSink[list[RecordT | Encoded], None], Generic[RecordT]):
+class KafkaSink(SlottedSink[list[RecordT | Records], None], Generic[RecordT]):
     """Writes lists of records to one topic under their keys, with CloudEvents headers.
 
     `snapshot` waits for all acknowledgements. SinkError, in one line, where the topic is missing at the start or a
@@ -245,25 +230,23 @@ class KafkaSink(SlottedSink[list[RecordT | Encoded], None], Generic[RecordT]):
         return _Slot(self._output, self._topic)
 
 
-class _Slot(StatefulSinkPartition[list[RecordT | Encoded], None], Generic[RecordT]):
+class _Slot(StatefulSinkPartition[list[RecordT | Records], None], Generic[RecordT]):
     """Needs no `close`: after a snapshot nothing is left, and without one the records will be computed again."""
 
     def __init__(self, output: KafkaOutput, topic: Topic[RecordT, RecordT]) -> None:
         self._output = output
         self._topic = topic
 
-    def write_batch(self, values: list[list[RecordT | Encoded]]) -> None:
-        for records in values:
-            self._output.produce(self._topic.name, map(self._message, records))
+    def write_batch(self, values: list[list[RecordT | Records]]) -> None:
+        topic = self._topic
+        for records in packed(chain.from_iterable(values), self._encoded):
+            self._output.produce(topic.name, topic.event_type, records)
         self._output.poll()
 
-    def _message(self, record: RecordT | Encoded) -> OutMessage:
-        type_ = self._topic.event_type
-        if isinstance(record, Encoded):
-            return record.value, record.key, cloud_event_headers(type_, record.id, record.time, record.traceparent)
+    def _encoded(self, record: RecordT) -> Encoded:
         event = event_of(record)
-        headers = cloud_event_headers(type_, event.id, event.time, event.traceparent)
-        return self._topic.encode(record), key_of(record), headers
+        time_, traceparent = (None if text is None else text.encode() for text in (event.time, event.traceparent))
+        return Encoded(key_of(record), event.id.encode(), time_, self._topic.encode(record), traceparent)
 
     def snapshot(self) -> None:
         self._output.flush()

@@ -4,21 +4,24 @@ librdkafka's Python binding makes an object of each message, and each of its fie
 pack them again, that is four times as much as this. Here a message is the address of its `rd_kafka_message_t`.
 """
 
-import ctypes
-from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar, cast
+from typing import Final
 
-import numba
 import numpy as np
-from llvmlite import binding, ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from native.addresses import (
+    NOTHING,
+    NUMBER,
+    SMALL_NUMBER,
+    called,
+    compiled,
+    copy,
+    length_at,
+    number_at,
+    small_number_at,
+)
 from schemas.packed import Flags, Ints
-from sources.librdkafka import LIBRDKAFKA, declare
 
-FunctionT = TypeVar("FunctionT", bound=Callable[..., object])
 Ints32 = NDArray[np.int32]
 
 # `rd_kafka_message_t`, which is part of librdkafka's public interface: where its fields are, in bytes
@@ -37,95 +40,14 @@ ABSENT_KEYS: Final = 1
 HEADERS: Final = 2
 COUNTS: Final = 3
 
-_FUNCTIONS: Final[Mapping[str, tuple[Any, list[Any]]]] = {  # what they return, and take
-    "rd_kafka_message_timestamp": (ctypes.c_int64, [ctypes.c_ssize_t, ctypes.c_ssize_t]),
-    "rd_kafka_message_headers": (ctypes.c_int32, [ctypes.c_ssize_t, ctypes.c_ssize_t]),
-    "rd_kafka_header_cnt": (ctypes.c_ssize_t, [ctypes.c_ssize_t]),
-    "rd_kafka_header_get_all": (ctypes.c_int32, [ctypes.c_ssize_t] * 5),
-    "rd_kafka_message_destroy": (None, [ctypes.c_ssize_t]),
-}
-declare(_FUNCTIONS)
+_timestamp = called("rd_kafka_message_timestamp", NUMBER, NUMBER, NUMBER)
+_headers = called("rd_kafka_message_headers", SMALL_NUMBER, NUMBER, NUMBER)
+_header_count = called("rd_kafka_header_cnt", NUMBER, NUMBER)
+_header = called("rd_kafka_header_get_all", SMALL_NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER)
+_destroy = called("rd_kafka_message_destroy", NOTHING, NUMBER)
 
 
-if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
-
-    def _called(name: str) -> Any:  # noqa: ANN401
-        """A function of librdkafka that takes NumPy's numbers, too."""
-        function = getattr(LIBRDKAFKA, name)
-        return lambda *addresses: function(*map(int, addresses))
-
-    _timestamp = _called("rd_kafka_message_timestamp")
-    _headers = _called("rd_kafka_message_headers")
-    _header_count = _called("rd_kafka_header_cnt")
-    _header = _called("rd_kafka_header_get_all")
-    _destroy = _called("rd_kafka_message_destroy")
-
-    def number_at(address: int) -> int:
-        """As below."""
-        return ctypes.c_int64.from_address(int(address)).value
-
-    def small_number_at(address: int) -> int:
-        """As below."""
-        return ctypes.c_int32.from_address(int(address)).value
-
-    def copy(destination: int, source: int, count: int) -> None:
-        """As below."""
-        ctypes.memmove(int(destination), int(source), int(count))
-
-    def _length_of(address: int) -> int:
-        return len(ctypes.string_at(int(address)))
-
-    _length: Any = _length_of
-
-else:
-    for _name in _FUNCTIONS:  # cached machine code finds them by these names
-        binding.add_symbol(_name, ctypes.cast(getattr(LIBRDKAFKA, _name), ctypes.c_void_p).value)
-    _timestamp = types.ExternalFunction("rd_kafka_message_timestamp", types.int64(types.intp, types.intp))
-    _headers = types.ExternalFunction("rd_kafka_message_headers", types.int32(types.intp, types.intp))
-    _header_count = types.ExternalFunction("rd_kafka_header_cnt", types.intp(types.intp))
-    _header = types.ExternalFunction(
-        "rd_kafka_header_get_all", types.int32(types.intp, types.intp, types.intp, types.intp, types.intp)
-    )
-    _destroy = types.ExternalFunction("rd_kafka_message_destroy", types.void(types.intp))
-
-    @intrinsic
-    def number_at(_typing: Any, _address: Any) -> Any:  # noqa: ANN401
-        """The 64 bits at an address."""
-
-        def generated(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
-            return builder.load(builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()))
-
-        return types.int64(types.intp), generated
-
-    @intrinsic
-    def small_number_at(_typing: Any, _address: Any) -> Any:  # noqa: ANN401
-        """The 32 bits at an address."""
-
-        def generated(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
-            return builder.load(builder.inttoptr(arguments[0], ir.IntType(32).as_pointer()))
-
-        return types.int32(types.intp), generated
-
-    @intrinsic
-    def copy(_typing: Any, _destination: Any, _source: Any, _count: Any) -> Any:  # noqa: ANN401
-        """Copies so many bytes from the second address to the first."""
-
-        def generated(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
-            destination, source = (builder.inttoptr(address, cgutils.voidptr_t) for address in arguments[:2])
-            cgutils.raw_memcpy(builder, destination, source, arguments[2], 1)  # type: ignore[no-untyped-call]
-            return context.get_dummy_value()
-
-        return types.void(types.intp, types.intp, types.intp), generated
-
-    _length = types.ExternalFunction("strlen", types.intp(types.intp))
-
-
-def _compiled(signature: str) -> Callable[[FunctionT], FunctionT]:
-    """As machine code, made when this is imported and kept beside this file: no message waits for it."""
-    return cast("Callable[[FunctionT], FunctionT]", numba.njit(signature, cache=True, error_model="numpy"))
-
-
-@_compiled("int64(int64[::1], int32[::1])")
+@compiled("int64(int64[::1], int32[::1])")
 def look(messages: Ints, partitions: Ints32) -> int:
     """Writes each message's partition, or -1 where it is an error; returns how many differ from the first."""
     others = 0
@@ -137,7 +59,7 @@ def look(messages: Ints, partitions: Ints32) -> int:
     return others
 
 
-@_compiled("void(int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64)")
+@compiled("void(int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64)")
 def measure(
     messages: Ints, payload_ends: Ints, key_ends: Ints, offsets: Ints, timestamps: Ints, counts: Ints, told: int
 ) -> None:
@@ -160,7 +82,7 @@ def measure(
             counts[HEADERS] += _header_count(number_at(told))
 
 
-@_compiled("void(int64[::1], int64, int64, int64, int64[::1])")
+@compiled("void(int64[::1], int64, int64, int64, int64[::1])")
 def take(messages: Ints, field: int, length_field: int, destination: int, ends: Ints) -> None:
     """Copies payloads, or keys, behind each other to the address `destination`."""
     for place in range(len(messages)):
@@ -169,14 +91,14 @@ def take(messages: Ints, field: int, length_field: int, destination: int, ends: 
             copy(destination + ends[place], number_at(message + field), length)
 
 
-@_compiled("void(int64[::1], int64, bool_[::1])")
+@compiled("void(int64[::1], int64, bool_[::1])")
 def find_absent(messages: Ints, field: int, absent: Flags) -> None:
     """Writes which messages have no payload, or no key."""
     for place in range(len(messages)):
         absent[place] = number_at(messages[place] + field) == 0
 
 
-@_compiled("void(int64[::1], int64[::1], int64[::1], int64[::1], bool_[::1], int64)")
+@compiled("void(int64[::1], int64[::1], int64[::1], int64[::1], bool_[::1], int64)")
 def measure_headers(messages: Ints, ends: Ints, name_ends: Ints, value_ends: Ints, absent: Flags, told: int) -> None:
     """Writes where each message's headers end, and each header's name and value.
 
@@ -188,7 +110,7 @@ def measure_headers(messages: Ints, ends: Ints, name_ends: Ints, value_ends: Int
             headers = number_at(told)
             for number in range(_header_count(headers)):
                 _header(headers, number, told + 8, told + 16, told + 24)
-                name_end += _length(number_at(told + 8))
+                name_end += length_at(number_at(told + 8))
                 absent[at] = number_at(told + 16) == 0
                 value_end += number_at(told + 24)
                 name_ends[at + 1], value_ends[at + 1] = name_end, value_end
@@ -196,7 +118,7 @@ def measure_headers(messages: Ints, ends: Ints, name_ends: Ints, value_ends: Int
         ends[place + 1] = at
 
 
-@_compiled("void(int64[::1], int64[::1], int64, int64[::1], int64, int64[::1], int64)")
+@compiled("void(int64[::1], int64[::1], int64, int64[::1], int64, int64[::1], int64)")
 def take_headers(
     messages: Ints, ends: Ints, names: int, name_ends: Ints, values: int, value_ends: Ints, told: int
 ) -> None:
@@ -213,7 +135,7 @@ def take_headers(
                     copy(values + value_ends[at], number_at(told + 16), value_ends[at + 1] - value_ends[at])
 
 
-@_compiled("void(int64[::1])")
+@compiled("void(int64[::1])")
 def give_back(messages: Ints) -> None:
     """Messages are librdkafka's again, and gone."""
     for message in messages:

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from itertools import product
 from typing import Any, cast
 
 import bytewax.operators as op
@@ -14,7 +15,7 @@ import pytest
 from bytewax.dataflow import Dataflow
 from bytewax.errors import BytewaxRuntimeError
 from bytewax.testing import TestingSource, run_main
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from bench.servers import KafkaBroker, free_port
@@ -24,15 +25,16 @@ from schemas.outputs import (
     ChannelAvailability,
     DeadLetter,
     Divergence,
-    Encoded,
     Replenishment,
     ShadowDifference,
     ShadowOffer,
     Threshold,
 )
+from schemas.records import Encoded, Records
 from schemas.topics import AVAILABILITY, DEAD_LETTERS, DIVERGENCES, REPLENISHMENTS, SHADOW, THRESHOLDS, Topic
 from sinks import kafka as kafka_sinks
 from sinks.kafka import KafkaOutput, KafkaSink
+from sinks.kafka_producer import Failure
 from sinks.slots import RecordT, SinkError
 
 MakeTopic = Callable[..., str]
@@ -205,6 +207,44 @@ def test_a_sku_has_the_partition_that_java_gives_it(kafka: KafkaBroker, topic: M
     assert found == {sku: (number & 0x7FFFFFFF) % 7 for sku, number in hashes.items()}
 
 
+def test_records_are_what_librdkafka_s_own_binding_would_send(kafka: KafkaBroker, topic: MakeTopic) -> None:
+    """Keys, values and headers, empty and absent ones among them, in partitions and in order."""
+    traces = (None, b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    keys = (None, b"", b"SKU-1", "Gr\u00fc\u00dfe".encode(), b"\0", b"x" * 300)
+    records = [
+        Encoded(key, b"id-%d" % number, time_, value, trace)
+        for number, (key, time_, value, trace) in enumerate(
+            product(keys, (None, TIME.encode()), (b"{}", b"", b"y" * 5000), traces)
+        )
+    ]
+    native, binding = topic(7), topic(7)
+    output = KafkaOutput(kafka.bootstrap_servers, {"sticky.partitioning.linger.ms": 0})
+    output.produce(native, "onhand.type", Records.of(records[:50]))
+    output.produce(native, "onhand.type", Records.of(records)[50:])
+    output.flush()
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "partitioner": "murmur2_random"})
+    for record in records:
+        own = [("ce_time", record.time), ("traceparent", record.traceparent)]
+        common: list[tuple[str, str | bytes | None]] = [
+            ("ce_specversion", b"1.0"), ("ce_id", record.id), ("ce_source", b"onhand"), ("ce_type", b"onhand.type"),
+            ("content-type", b"application/json"),
+        ]  # fmt: skip
+        headers_ = common + [(name, value) for name, value in own if value is not None]
+        producer.produce(binding, record.value, record.key, headers=headers_)
+    assert producer.flush(SECONDS_MAX) == 0
+
+    def found(name: str) -> dict[str, tuple[object, ...]]:
+        read = messages(kafka, name, len(records), 7)
+        told = [(m.partition(), m.key(), m.value(), m.headers()) for m in read]
+        for partition in range(7):
+            numbers = [int(headers(m)["ce_id"][3:]) for m in read if m.partition() == partition]
+            assert numbers == sorted(numbers)
+        return {repr(entry[3]): entry if entry[1] is not None else entry[1:] for entry in told}
+
+    assert len(found(native)) == len(records)
+    assert found(native) == found(binding)
+
+
 def test_a_full_queue_is_waited_for(kafka: KafkaBroker, topic: MakeTopic) -> None:
     """More records than librdkafka takes at once all arrive, in order."""
     name = topic()
@@ -254,7 +294,8 @@ def test_whatever_librdkafka_says_of_a_topic_that_is_gone_names_the_way_out(name
     """Which of them it says depends on when it last asked what the cluster has."""
     output = KafkaOutput("127.0.0.1:1", {})
     error = KafkaError(getattr(KafkaError, name))
-    output._delivered(error, Message(topic="gone", key=b"SKU-1"))  # noqa: SLF001
+    deliveries = output._producer._deliveries  # noqa: SLF001
+    deliveries.first, deliveries.failed = Failure("gone", b"SKU-1", error), 1
     with pytest.raises(SinkError, match=r"first gone, key 'SKU-1': .*onhand topics create"):
         output.poll()
 
@@ -369,7 +410,7 @@ def test_a_flow_ends_with_the_error_of_its_sink(kafka: KafkaBroker, topic: MakeT
     """Bytewax hands the error on as the cause of its own."""
     name = topic(1, {"max.message.bytes": "500"})
     flow = Dataflow("availability")
-    records: list[tuple[str, list[Availability | Encoded]]] = [("0", [availability("SKU-1", channels=100)])]
+    records: list[tuple[str, list[Availability | Records]]] = [("0", [availability("SKU-1", channels=100)])]
     sink = KafkaOutput(kafka.bootstrap_servers, {"compression.type": "none"}).sink(named(AVAILABILITY, name))
     op.output("kafka", op.input("records", flow, TestingSource(records)), sink)
     with pytest.raises(BytewaxRuntimeError) as caught:

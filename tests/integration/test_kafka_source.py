@@ -19,10 +19,10 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from bench.servers import KafkaBroker, free_port
+from native.librdkafka import LIBRDKAFKA
 from schemas.batches import Batch, CaughtUp, Mark, Wake
 from sources.errors import SourceError
 from sources.kafka import KafkaReading, KafkaSource, SlotState
-from sources.librdkafka import LIBRDKAFKA
 from sources.pace import Surroundings
 from sources.states import sealed
 

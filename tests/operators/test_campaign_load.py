@@ -11,7 +11,8 @@ from operators.lane import Lane, LaneSettings
 from operators.route import route
 from operators.rules import RuleBook
 from schemas.batches import Batch
-from schemas.outputs import Availability, Encoded
+from schemas.outputs import Availability
+from schemas.records import Encoded, each
 from schemas.rules import Rules
 from schemas.times import format_ms
 from tests.faults.load import draw_load, load, rules_text
@@ -64,7 +65,7 @@ def outcome_of(log: Log, seed: int, rules: Rules, *, by_rows: bool) -> tuple[dic
         for number, part in route(batch, LANES):
             if by_rows:
                 lanes[number]._is_plain = lambda: False  # type: ignore[method-assign]  # noqa: SLF001
-            for record in lanes[number].apply([part], teller=tellers[number]).thresholds:
+            for record in each(lanes[number].apply([part], teller=tellers[number]).thresholds):
                 crossings.add(record.id.decode() if isinstance(record, Encoded) else record.id)
     shown: dict[str, Availability] = {}
     for lane in lanes:

@@ -12,7 +12,8 @@ from operators.lane_step import LaneLogic, LaneMaking, LaneTurns
 from operators.route import Part, route
 from operators.rules import RuleBook
 from schemas.batches import Batch
-from schemas.outputs import Availability, Encoded, LaneResult, Threshold
+from schemas.outputs import Availability, LaneResult, Threshold
+from schemas.records import Encoded, each
 from schemas.rules import ChannelRules, LocationRules, Rule, Rules
 from schemas.topics import AVAILABILITY, THRESHOLDS
 from sinks.redis_availability import calls_of
@@ -63,26 +64,28 @@ def assert_told_as_row_by_row(logs: Logs, rules: Rules, cuts: list[int]) -> None
             whole = plain.apply([batch])
             wanted = {record.sku: record for record in whole.availability}
             result = teller_of.apply([batch], teller=teller)
-            assert [*map(encoded, result.thresholds)] == [*map(encoded, whole.thresholds)]
+            assert [*map(encoded, each(result.thresholds))] == [*map(encoded, each(whole.thresholds))]
             row_wise = {record.sku for record in result.availability}
             assert {sku: wanted[sku] for sku in row_wise} == {record.sku: record for record in result.availability}
             rest = [record for sku, record in wanted.items() if sku not in row_wise]
             assert texts_in(result) == texts_of(rest)
             told, is_all = teller_of.tell(teller, 1000)
             assert is_all
-            values = {entry.key: (entry.id.decode(), entry.time.decode(), entry.value) for entry in told.told}
-            assert values == {
-                record.sku.encode(): (f"{record.sku}:{record.version}", record.as_of, AVAILABILITY.encode(record))
-                for record in rest
-            }
+            values = {record.key: record for record in map(encoded, each(told.told))}
+            assert values == {record.sku.encode(): encoded(record) for record in rest}
 
 
-def encoded(crossing: Threshold | Encoded) -> Encoded:
+def encoded(record: Availability | Threshold | Encoded) -> Encoded:
     """As its topic has it."""
-    if isinstance(crossing, Encoded):
-        return crossing
-    value = THRESHOLDS.encode(crossing)
-    return Encoded(crossing.sku.encode(), crossing.id.encode(), crossing.time.encode(), value, crossing.traceparent)
+    if isinstance(record, Encoded):
+        return record
+    key = record.sku.encode()
+    if isinstance(record, Availability):
+        return Encoded(
+            key, f"{record.sku}:{record.version}".encode(), record.as_of.encode(), AVAILABILITY.encode(record)
+        )
+    traceparent = None if record.traceparent is None else record.traceparent.encode()
+    return Encoded(key, record.id.encode(), record.time.encode(), THRESHOLDS.encode(record), traceparent)
 
 
 def shipped(number: int, sku: str, location: str, day: int) -> bytes:
@@ -114,10 +117,10 @@ def test_names_are_told_as_they_are(name: str) -> None:
     (record,) = expected.availability
     result = lane.apply([batch], teller=teller)
     assert {crossing.location for crossing in crossings_in(expected)} == {None, name}
-    assert [*map(encoded, result.thresholds)] == [*map(encoded, expected.thresholds)]
+    assert [*map(encoded, each(result.thresholds))] == [*map(encoded, each(expected.thresholds))]
     assert [*texts_in(result), *texts_of(result.availability)] == texts_of([record])
-    told = [entry.value for entry in lane.tell(teller, 10)[0].told] or [AVAILABILITY.encode(result.availability[0])]
-    assert told == [AVAILABILITY.encode(record)]
+    told = [*each(lane.tell(teller, 10)[0].told)] or result.availability
+    assert [*map(encoded, told)] == [encoded(record)]
     assert record.locations[name].days_of_cover is not None
 
 
@@ -155,7 +158,7 @@ def test_what_was_not_told_yet_is_told_after_a_restart() -> None:
     lane.apply([batch_for("A", payloads)], teller=lane.teller(PREFIX))
     again = Lane.restore(0, lane.snapshot(), RuleBook(Rules()), SETTINGS)
     told, _ = again.tell(again.teller(PREFIX), 10)
-    assert [record.id for record in told.told] == [b"A:39"]
+    assert [encoded(record).id for record in each(told.told)] == [b"A:39"]
     assert not again.has_untold
 
 
@@ -268,6 +271,6 @@ def test_one_day_of_any_size_is_plain() -> None:
         expected = whole.apply([batch]).availability
         result = lane.apply([batch], teller=teller)
         assert texts_in(result) == texts_of(expected)
-        assert [entry.value for entry in lane.tell(teller, 10)[0].told] == [*map(AVAILABILITY.encode, expected)]
+        assert [*map(encoded, each(lane.tell(teller, 10)[0].told))] == [*map(encoded, expected)]
         covers += [record.locations["east"].days_of_cover for record in expected]
     assert covers == [None, None, None, 0]

@@ -12,9 +12,9 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from bench.servers import free_port
+from native.librdkafka import LIBRDKAFKA
 from sources.kafka_columns import NO_PARTITION, ReadFailure
 from sources.kafka_consumer import KafkaConsumer
-from sources.librdkafka import LIBRDKAFKA
 
 SECONDS_MAX = 10.0
 
