@@ -35,6 +35,8 @@ CROSSED_MAX: Final = 4096
 NEW_MAX: Final = 4096
 STEPS_MAX: Final = 3  # quantities that one movement changes at one place
 ROOM_ROWS: Final = 64
+ROOM_ROWS_MAX: Final = 4096  # room that is made at once: all of a large batch would take memory that is seldom used,
+ROOM_NEW_MAX: Final = 512  # most of all where few messages have something new: positions, standings, windows
 _CROSSING: Final = ("message", "time_ms", "sku", "row", "before", "after", "units", "threshold", "initial")
 CROSSING: Final = record_of([(name, np.int64) for name in _CROSSING])  # the first fields of a Crossing
 BUFFER_BYTES: Final = 2 * plain.PLAIN_TEXT_MAX + 1
@@ -175,20 +177,21 @@ class PlainPath:
     def make_room(self, messages: int) -> None:
         """Room for what this many messages may add, or for some of it."""
         self.has_changed()
-        stock, rows = self._stock, max(ROOM_ROWS, min(messages, TOUCHED_MAX))
+        stock, rows = self._stock, max(ROOM_ROWS, min(messages, ROOM_ROWS_MAX))
+        new = min(rows, ROOM_NEW_MAX)
         positions, position_pairs, standings, standing_pairs = stock.tables()
-        positions.make_room(rows + 2)
-        position_pairs.make_room(rows + 2, stock.skus.rows)
+        positions.make_room(new + 2)
+        position_pairs.make_room(new + 2, stock.skus.rows)
         wide = stock.plain_rules.channels_max
-        standings.make_room(rows + wide)
-        standing_pairs.make_room(rows + wide, stock.skus.rows)
+        standings.make_room(new + wide)
+        standing_pairs.make_room(new + wide, stock.skus.rows)
         stock.history.make_room(rows + 2 * plain.MOVED_MAX)
         self._ids.make_room(rows + 2)
         for windows in (stock.demand_windows, stock.return_windows):
-            windows.make_room(rows + 2, positions.capacity)
+            windows.make_room(new + 2, positions.capacity)
         self._facts.make_room(rows * plain.FACT_HEAD_BYTES * 2, stock.skus.rows)
-        self._sightings.heard.make_room(rows + 2)
-        self._sightings.rows.make_room(rows + 2, len(self._sightings.sources))
+        self._sightings.heard.make_room(new + 2)
+        self._sightings.rows.make_room(new + 2, len(self._sightings.sources))
 
     @property
     def fits(self) -> bool:
