@@ -1,5 +1,6 @@
 """The Kafka producer, without a broker."""
 
+import ctypes
 import gc
 import logging
 import time
@@ -8,8 +9,11 @@ import weakref
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from native.librdkafka import LIBRDKAFKA
 from schemas.records import Encoded, Records
+from sinks.kafka import KafkaOutput
 from sinks.kafka_producer import Failure, KafkaProducer
+from sinks.slots import SinkError
 
 NOBODY = {"bootstrap.servers": "127.0.0.1:1", "delivery.report.only.error": True, "linger.ms": 0}
 SECONDS_MAX = 20.0
@@ -81,3 +85,20 @@ def test_a_producer_that_nobody_holds_is_gone() -> None:
     del producer
     gc.collect()
     assert held() is None
+
+
+def test_that_nothing_can_be_delivered_any_more_stops_the_flow() -> None:
+    """A fatal error, as idempotence may lead to: it is no record's own, and there is no getting over it."""
+    output = KafkaOutput("127.0.0.1:1", {})
+    code = KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER
+    LIBRDKAFKA.rd_kafka_test_fatal_error(ctypes.c_void_p(output._producer._made), code, b"as a test")  # noqa: SLF001
+
+    def polled() -> None:
+        for _ in range(100):
+            output.poll()
+            time.sleep(0.01)
+
+    with pytest.raises(SinkError, match=r"did not take 1 records, first .*as a test"):
+        polled()
+    with pytest.raises(SinkError, match="did not take 1 records"):
+        output.flush()
