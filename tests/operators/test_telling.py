@@ -1,19 +1,23 @@
 """What compiled loops write of a SKU is, byte for byte, what the row-wise functions and the sinks make of it."""
 
 from itertools import pairwise
+from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from operators import telling
 from operators.lane import Lane, LaneSettings
 from operators.lane_step import LaneLogic, LaneMaking, LaneTurns
+from operators.plain import write_crossings
 from operators.route import Part, route
 from operators.rules import RuleBook
 from schemas.batches import Batch
 from schemas.outputs import Availability, LaneResult, Threshold
-from schemas.records import Encoded, each
+from schemas.records import ABSENT, PLACES, VALUE_AT, Encoded, each
 from schemas.rules import ChannelRules, LocationRules, Rule, Rules
 from schemas.topics import AVAILABILITY, THRESHOLDS
 from sinks.redis_availability import calls_of
@@ -122,6 +126,29 @@ def test_names_are_told_as_they_are(name: str) -> None:
     told = [*each(lane.tell(teller, 10)[0].told)] or result.availability
     assert [*map(encoded, told)] == [encoded(record)]
     assert record.locations[name].days_of_cover is not None
+
+
+def test_crossings_that_are_not_written_are_in_their_places_among_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than are written at once, some of which loops give up: each is told once, in its order."""
+    given_up = 0
+
+    def written(*arguments: Any) -> int:  # noqa: ANN401
+        nonlocal given_up
+        records, count = arguments[-1], write_crossings(*arguments)
+        records[3:count:7, VALUE_AT] = ABSENT
+        given_up += len(range(3, count, 7))
+        return count
+
+    monkeypatch.setattr(telling, "write_crossings", written)
+    monkeypatch.setattr(telling, "_RECORDS", np.zeros((100, PLACES), np.int64))
+    lane, whole = (Lane(0, RuleBook(Rules(channels={"web": ChannelRules()})), SETTINGS) for _ in range(2))
+    payloads: list[bytes | None] = [
+        shipped(number, f"S{number}", "east", 1).replace(b'"shipped"', b'"received"') for number in range(1500)
+    ]
+    batch = Batch(origin(0), [*range(1500)], [-1] * 1500, [b"S%d" % number for number in range(1500)], payloads)
+    result = lane.apply([batch], teller=lane.teller(PREFIX))
+    assert [*map(encoded, each(result.thresholds))] == [*map(encoded, each(whole.apply([batch]).thresholds))]
+    assert sum(isinstance(piece, Threshold) for piece in result.thresholds) >= given_up > 100
 
 
 def test_a_sku_that_is_not_plain_is_told_by_its_record_beside_one_that_is() -> None:

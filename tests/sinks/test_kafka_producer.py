@@ -5,6 +5,7 @@ import gc
 import logging
 import time
 import weakref
+from collections.abc import Callable
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
@@ -87,18 +88,12 @@ def test_a_producer_that_nobody_holds_is_gone() -> None:
     assert held() is None
 
 
-def test_that_nothing_can_be_delivered_any_more_stops_the_flow() -> None:
+@pytest.mark.parametrize("hear", [KafkaOutput.poll, KafkaOutput.flush])
+def test_that_nothing_can_be_delivered_any_more_stops_the_flow(hear: Callable[[KafkaOutput], None]) -> None:
     """A fatal error, as idempotence may lead to: it is no record's own, and there is no getting over it."""
     output = KafkaOutput("127.0.0.1:1", {})
     code = KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER
     LIBRDKAFKA.rd_kafka_test_fatal_error(ctypes.c_void_p(output._producer._made), code, b"as a test")  # noqa: SLF001
-
-    def polled() -> None:
-        for _ in range(100):
-            output.poll()
-            time.sleep(0.01)
-
-    with pytest.raises(SinkError, match=r"did not take 1 records, first .*as a test"):
-        polled()
-    with pytest.raises(SinkError, match="did not take 1 records"):
-        output.flush()
+    for _ in range(2):
+        with pytest.raises(SinkError, match=r"did not take 1 records, first .*as a test"):
+            hear(output)
