@@ -127,9 +127,8 @@ class KafkaProducer:
             "rd_kafka_conf_set_log_cb": logged,
         }
         self._made = client("producer", {**config, "log.queue": True}, callbacks)
-        raise_code(
-            LIBRDKAFKA.rd_kafka_set_log_queue(self._made, None)
-        )  # so that no thread of librdkafka logs by itself
+        # What it logs is heard as all else is, and not from a thread of its own.
+        raise_code(LIBRDKAFKA.rd_kafka_set_log_queue(self._made, None))
         self._topics: dict[tuple[str, str], _Topic] = {}
         end = weakref.finalize(self, _ended, self._made, self._topics, (self.heard, self._deliveries, logged))
         end.atexit = False  # at the end of the process nobody waits for its threads
