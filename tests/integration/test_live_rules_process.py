@@ -218,7 +218,7 @@ def test_a_push_moves_exactly_what_it_concerns_while_movements_flow(
         sys.stdout.write(f"\n{len(FIREWORKS)} SKUs moved within {seconds:.2f} s of the push, at {RATE} movements/s\n")
 
 
-@pytest.mark.usefixtures("explained")
+@pytest.mark.usefixtures("running")  # who asks need not wait for all to be explained
 def test_explanations_add_up_to_the_numbers_in_redis_while_movements_flow(
     servers: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -243,7 +243,7 @@ def test_explanations_add_up_to_the_numbers_in_redis_while_movements_flow(
 
 
 def test_who_asks_gets_the_explanation_of_a_sku_that_has_just_moved(
-    explained: Running, servers: Servers, tmp_path: Path
+    running: Running, servers: Servers, tmp_path: Path
 ) -> None:
     """At once, at a rate at which the others' are always of older numbers; also when Redis was away in between."""
     some = OTHERS[::20]
@@ -260,7 +260,7 @@ def test_who_asks_gets_the_explanation_of_a_sku_that_has_just_moved(
         servers.redis_server.start()
 
         def is_current_again() -> bool:
-            explained.check_alive()
+            running.check_alive()
             return bool(explanation_of(servers, tmp_path, just_moved(sent))["current"])
 
         wait_until(is_current_again, SECONDS_MAX, "the flow as it was")
