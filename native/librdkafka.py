@@ -49,7 +49,7 @@ def client(kind: Literal["producer", "consumer"], config: Mapping[str, Any], cal
     """
     conf, text = LIBRDKAFKA.rd_kafka_conf_new(), ctypes.create_string_buffer(ERROR_BYTES)
     for name, value in config.items():
-        if LIBRDKAFKA.rd_kafka_conf_set(conf, name.encode(), _text_of(value), text, ERROR_BYTES) != 0:
+        if LIBRDKAFKA.rd_kafka_conf_set(conf, name.encode(), str(value).encode(), text, ERROR_BYTES) != 0:
             LIBRDKAFKA.rd_kafka_conf_destroy(conf)
             raise _refused(text.value)
     for name, callback in callbacks.items():
@@ -98,10 +98,6 @@ def raise_code(code: int) -> None:
     """Raises KafkaException where a function has returned the number of one."""
     if code:
         raise KafkaException(KafkaError(code))
-
-
-def _text_of(value: str | float | bool) -> bytes:  # noqa: FBT001  # a setting may be one
-    return (str(value).lower() if isinstance(value, bool) else str(value)).encode()
 
 
 def _refused(said: bytes) -> KafkaException:

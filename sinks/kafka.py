@@ -8,14 +8,8 @@ from typing import Final, Generic, NamedTuple
 from bytewax.outputs import StatefulSinkPartition
 from confluent_kafka import KafkaError, KafkaException
 
-from schemas.outputs import (
-    AnyRecord,
-    Availability,
-    Divergence,
-    Replenishment,
-    ShadowDifference,
-)
-from schemas.records import Encoded, Records, packed
+from schemas.outputs import AnyRecord, Availability, Divergence, Replenishment, ShadowDifference
+from schemas.records import Encoded, Records, as_records
 from schemas.topics import Topic
 from sinks.kafka_producer import KafkaProducer
 from sinks.slots import SLOTS, RecordT, SinkError, SinkUnreachableError, SlottedSink
@@ -23,7 +17,6 @@ from sinks.slots import SLOTS, RecordT, SinkError, SinkUnreachableError, Slotted
 CHECK_SECONDS_MAX = 10.0
 NEW_TOPIC_SECONDS_MAX = 3.0
 DELIVERY_SECONDS_MAX = 120.0
-POLL_EVERY_RECORDS = 1000
 WAIT_SECONDS = 1.0  # between two beats while acknowledgements are awaited
 ROOM_SECONDS = 0.01
 
@@ -119,17 +112,13 @@ class KafkaOutput:
             time.sleep(NEW_TOPIC_SECONDS_MAX / 10)
 
     def produce(self, topic: str, event_type: str, records: Records) -> None:
-        """Hand records to librdkafka; SinkError where its queue stays full or a record was not delivered."""
+        """Hand records to librdkafka; SinkError where its queue stays full, or it does not take one."""
         while len(records):
-            taken, error = self._producer.produce(topic, event_type, records[:POLL_EVERY_RECORDS])
+            taken, error = self._producer.produce(topic, event_type, records)
             self._produced += taken
             records = records[taken:]
-            if error is None:
-                self.poll()
-            elif error.code() == KafkaError._QUEUE_FULL:  # noqa: SLF001
-                self._wait_for_room()  # others may take the room: it has the bound
-            else:
-                raise self._error(f"does not take a record for {topic}", error)
+            if error is not None:
+                self._make_way(topic, error)
 
     def poll(self) -> None:
         """Take what librdkafka has to say; SinkError where a record was not delivered."""
@@ -155,6 +144,12 @@ class KafkaOutput:
         except KafkaException as error:
             self._hear(0)  # what led to it comes as an event
             raise self._error("does not answer", self._event or error.args[0]) from error
+
+    def _make_way(self, topic: str, error: KafkaError) -> None:
+        """Wait where the queue is full; others may take the room, so it may be full again."""
+        if error.code() != KafkaError._QUEUE_FULL:  # noqa: SLF001
+            raise self._error(f"does not take a record for {topic}", error)
+        self._wait_for_room()
 
     def _wait_for_room(self) -> None:
         """Wait until a record has left the queue; poll cannot tell, because good news is not reported."""
@@ -239,7 +234,7 @@ class _Slot(StatefulSinkPartition[list[RecordT | Records], None], Generic[Record
 
     def write_batch(self, values: list[list[RecordT | Records]]) -> None:
         topic = self._topic
-        for records in packed(chain.from_iterable(values), self._encoded):
+        for records in as_records(chain.from_iterable(values), self._encoded):
             self._output.produce(topic.name, topic.event_type, records)
         self._output.poll()
 

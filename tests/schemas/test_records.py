@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.records import Encoded, Records, each, packed
+from schemas.records import Encoded, Records, as_records, each
 
 TEXTS = st.binary(max_size=4)
 MAYBE = st.none() | TEXTS
@@ -37,7 +37,7 @@ def test_records_are_compared_one_by_one() -> None:
 @given(st.lists(ONES | st.lists(ONES, min_size=1, max_size=3).map(Records.of)))
 def test_what_was_written_and_what_was_not_stay_in_their_order(records: list[Encoded | Records]) -> None:
     """Neighbours that were not written yet are written together."""
-    pieces = [*packed(records, lambda record: record)]
+    pieces = [*as_records(records, lambda record: record)]
     assert [record for piece in pieces for record in piece] == [*each(records)]
     assert all(len(piece) for piece in pieces)
     written = sum(isinstance(record, Records) for record in records)

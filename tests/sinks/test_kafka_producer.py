@@ -14,7 +14,7 @@ from native.librdkafka import LIBRDKAFKA
 from schemas.records import Encoded, Records
 from sinks.kafka import KafkaOutput
 from sinks.kafka_producer import Failure, KafkaProducer
-from sinks.slots import SinkError
+from sinks.slots import SinkError, SinkUnreachableError
 
 NOBODY = {"bootstrap.servers": "127.0.0.1:1", "delivery.report.only.error": True, "linger.ms": 0}
 SECONDS_MAX = 20.0
@@ -86,6 +86,17 @@ def test_a_producer_that_nobody_holds_is_gone() -> None:
     del producer
     gc.collect()
     assert held() is None
+
+
+def test_a_queue_that_stays_full_stops_the_flow() -> None:
+    """Waiting for room has a bound, and beats."""
+    beats: list[float] = []
+    options = {"queue.buffering.max.messages": 2}
+    output = KafkaOutput("127.0.0.1:1", options, delivery_seconds_max=1.0, beat=lambda: beats.append(time.monotonic()))
+    with pytest.raises(SinkUnreachableError, match=r"did not take 2 records|has taken none of \d+ records in 1 s"):
+        output.produce("any", "type", records(5))
+    assert output.produced == 2
+    assert beats
 
 
 @pytest.mark.parametrize("hear", [KafkaOutput.poll, KafkaOutput.flush])
