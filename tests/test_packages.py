@@ -34,6 +34,12 @@ def test_the_installed_command_finds_our_packages_from_anywhere(tmp_path: Path) 
     assert found.stdout.strip() == str(CHECKOUT / PACKAGES[0] / "__init__.py")
 
 
+def test_make_compiles_every_package_beforehand() -> None:
+    """Or each process of one that is missing would do it anew where Python is told to write no bytecode."""
+    (listed,) = re.findall(r"compileall -q ([a-z ]+)", (CHECKOUT / "Makefile").read_text())
+    assert set(listed.split()) == set(PACKAGES)
+
+
 def locked(name: str) -> dict[str, str]:
     """Return the requirements of a lock file by package name, each with its hashes."""
     text = (CHECKOUT / name).read_text()

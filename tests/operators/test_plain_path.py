@@ -12,6 +12,7 @@ import pytest
 from operators.columns import Columns, Pairs
 from operators.lane import Lane, LaneSettings
 from operators.plain import _standing_of
+from operators.plain_path import ROOM_NEW_MAX
 from operators.rules import RuleBook
 from schemas.batches import Batch
 from schemas.rules import ChannelRules, Rules
@@ -60,6 +61,16 @@ def log() -> Log:
     log.given(("received", "A", "east"))
     assert log.lane._plain._is_current  # noqa: SLF001  # else nothing is looked at here
     return log
+
+
+def test_a_large_batch_leaves_no_room_for_as_many_new_positions(log: Log) -> None:
+    """What a catch-up brings are mostly positions that are known: tables for all of it would stay that long."""
+    log.given(*(("received", "A", "east") for _ in range(8 * ROOM_NEW_MAX)))
+    positions, _, standings, _ = log.lane._stock.tables()  # noqa: SLF001
+    assert positions.capacity < 2 * ROOM_NEW_MAX
+    assert standings.capacity < 2 * ROOM_NEW_MAX
+    log.given(*(("received", f"S{number}", "east") for number in range(3 * ROOM_NEW_MAX)))
+    assert positions.rows == 1 + 3 * ROOM_NEW_MAX  # there was room for these
 
 
 def test_a_record_that_went_by_itself_is_seen(log: Log) -> None:
