@@ -30,9 +30,9 @@ HEAL_SECONDS_MAX: Final = 300.0
 FRESH_SECONDS: Final = 1.0  # a flow that is no further behind has caught up
 SLICE_SECONDS: Final = 0.01
 MEMORY_EVERY_SECONDS: Final = 1.0
-REDIS_AWAY_SECONDS: Final = 60.0
+AWAY_SECONDS: Final = 60.0
 
-Fault = Literal["kill", "flush", "redis-away", "backlog"]
+Fault = Literal["kill", "flush", "redis-away", "backlog", "nothing"]
 FAULTS: Final[dict[str, Fault]] = {name: name for name in get_args(Fault)}
 
 
@@ -167,9 +167,11 @@ class _Bench:
             os.kill(worker.pid, signal.SIGKILL)
         elif fault == "flush":
             self._client.flushall()
+        elif fault == "nothing":
+            self._rest(AWAY_SECONDS, running)
         else:
             self._redis.freeze()
-            self._rest(REDIS_AWAY_SECONDS, running)
+            self._rest(AWAY_SECONDS, running)
             self._redis.thaw()
         return now_ms()
 

@@ -117,7 +117,8 @@ def replenishment(
 
 def healing(  # noqa: PLR0917  # each is an option of the command
     fault: Annotated[
-        str, typer.Option(help="kill (a worker), flush (Redis), redis-away (frozen for a minute), backlog.")
+        str,
+        typer.Option(help="kill (a worker), flush (Redis), redis-away (frozen for a minute), backlog; or nothing."),
     ] = "flush",
     rate: Annotated[int, typer.Option(min=1, help="Movements sent a second.")] = 10_000,
     skus: Annotated[int, typer.Option(min=1, max=999_999, help="How many SKUs.")] = 20_000,
@@ -131,6 +132,7 @@ def healing(  # noqa: PLR0917  # each is an option of the command
 
     Each run has servers of its own. After a flush it is right when every SKU is in Redis again, after the others when
     nothing is behind: at a rate that the machine cannot keep up with it never is. A backlog is read from its beginning.
+    Beside a Redis that is away, nothing at all for as long shows what memory the state itself grows by.
     """
     from bench.healing import FAULTS, HealingConfig
     from bench.healing import healing as measured
