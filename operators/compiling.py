@@ -113,6 +113,9 @@ if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
         """As below."""
         return (int(word) & -int(word)).bit_length() - 1
 
+    def prefetch(_array: Any, _at: int) -> None:  # noqa: ANN401
+        """As below."""
+
 else:
 
     @intrinsic
@@ -144,6 +147,21 @@ else:
             return builder.cttz(arguments[0], cgutils.false_bit)
 
         return types.int64(types.uint64), generated
+
+    @intrinsic
+    def prefetch(_typing: Any, array: Any, at: Any) -> Any:  # noqa: ANN401
+        """Lets the processor fetch a place of an array while other work goes on; one outside does no harm."""
+
+        def generated(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+            bytes_, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+            place = builder.bitcast(_pointer(context, builder, signature, arguments), bytes_)
+            asked = ir.FunctionType(ir.VoidType(), [bytes_, number, number, number])
+            to_read, in_all_caches, data = (ir.Constant(number, value) for value in (0, 3, 1))
+            function = builder.module.declare_intrinsic("llvm.prefetch", [bytes_], asked)
+            builder.call(function, [place, to_read, in_all_caches, data])
+            return context.get_dummy_value()
+
+        return types.void(array, at), generated
 
 
 def _pointer(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401

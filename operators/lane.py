@@ -250,17 +250,17 @@ class Lane:
         if not outcome.touched:
             return []
         if outcome.is_plain:
-            rows, outcome.touched = list(outcome.touched), {}
-            plain = np.array(rows, np.int32)
+            told = cast("dict[int, None]", outcome.touched)
+            plain, outcome.touched = np.fromiter(told, np.int32, len(told)), {}
         else:
             plain = self._plain_of([sku for sku, record in outcome.touched.items() if record is None])
-            rows = plain.tolist()
-            for sku in rows:
+            told = dict.fromkeys(plain.tolist())
+            for sku in told:
                 del outcome.touched[sku]
             for sku in outcome.touched:
                 self._untold.pop(sku, None)
-        self._untold.update(dict.fromkeys(rows))
-        return teller.hashes(self._plain.lane, plain, is_behind=self._is_behind) if rows else []
+        self._untold.update(told)
+        return teller.hashes(self._plain.lane, plain, is_behind=self._is_behind) if told else []
 
     def _plain_of(self, skus: list[int]) -> Array:
         """Those of `skus` of which numbers alone are told."""
@@ -602,9 +602,12 @@ class Lane:
         """What compiled loops have done becomes part of the outcome."""
         outcome.applied += done.applied
         outcome.duplicates += done.duplicates
-        told = dict.fromkeys(done.touched)
-        outcome.touched.update(told)
-        self._unexplained.update(told)
+        told: dict[int, Availability | None] = dict.fromkeys(done.touched)
+        self._unexplained.update(cast("dict[int, None]", told))
+        if outcome.touched:
+            outcome.touched.update(told)
+        else:
+            outcome.touched = told
 
     def _crossings(self, part: Part, count: int, generation: int, teller: Teller | None) -> list[Threshold | Records]:
         """The crossings that compiled loops have told last: ready for their topic where somebody tells, and can."""

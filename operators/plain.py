@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from operators.admission import AHEAD_MS_MAX, NO_TIMESTAMP
-from operators.compiling import Held, compiled, entered, put_word, word_at, zeros_below
+from operators.compiling import Held, compiled, entered, prefetch, put_word, word_at, zeros_below
 from schemas.records import ID_AT, KEY_AT, TIME_AT, VALUE_AT
 from schemas.times import DAY_MS
 
@@ -835,6 +835,11 @@ FACT_BYTES_MAX: Final = 4 * PLAIN_TEXT_MAX + FACT_HEAD_BYTES
 INT32_MAX: Final = 2**31 - 1
 CROSSED_AT_ONCE_MAX: Final = 1024  # by one movement
 DEMAND, RETURNS = 1, 2
+# Memory is asked for before it is needed, so many messages, SKUs or rows ahead: most of it lies apart, in no cache
+COLUMNS_AHEAD, FAR_AHEAD, WELL_AHEAD, AHEAD, CLOSE_AHEAD = 32, 20, 14, 9, 4
+ROWS_AHEAD: Final = 16
+LINE_BYTES: Final = 64
+STANDINGS_USUAL, POSITIONS_USUAL = 2, 4  # of a SKU
 
 
 @compiled
@@ -1293,10 +1298,15 @@ def _hash_of(text: Bytes, texts: Ints, buffer: Bytes) -> np.uint64:
 
 
 @compiled
+def _first_slot(hash_: np.uint64, slots: Ints32) -> int:
+    """Where the search for an id begins."""
+    return np.int64(hash_ >> ID_SHIFT) & len(slots) - 1
+
+
+@compiled
 def _find_id(ids: Records, slots: Ints32, hash_: np.uint64, sku: int) -> int:
     """The slot of the id, or the free one where it would go."""
-    mask = len(slots) - 1
-    slot = np.int64(hash_ >> ID_SHIFT) & mask
+    mask, slot = len(slots) - 1, _first_slot(hash_, slots)
     while slots[slot] != 0:
         known = ids[slots[slot] - 1]
         if known.hash == hash_ and known.sku == sku:
@@ -1320,6 +1330,113 @@ def _is_ordinary(
     return outgoing != RETURNS or _fits(returns, row, time_ms, units)
 
 
+@compiled
+def _prefetch_first(messages: Messages, places: Ints32, begin: int, lane: Lane) -> None:
+    """Prefetches what the first messages need, at which nobody has looked ahead."""
+    count = len(places)
+    for number in range(begin, min(begin + COLUMNS_AHEAD, count)):
+        _prefetch_columns(messages, places[number])
+    for number in range(begin, min(begin + FAR_AHEAD, count)):
+        _prefetch_texts(messages, places[number])
+    for number in range(begin, min(begin + WELL_AHEAD, count)):
+        prefetch(lane.sku_names.slots, _slot_ahead(messages, places[number], lane.sku_names))
+    for number in range(begin, min(begin + AHEAD, count)):
+        _prefetch_article(messages, places[number], lane)
+    for number in range(begin, min(begin + CLOSE_AHEAD, count)):
+        _prefetch_rows(messages, places[number], lane)
+
+
+@compiled
+def _prefetch_ahead(messages: Messages, places: Ints32, number: int, lane: Lane) -> None:
+    """Prefetches what messages behind this one need, the more the closer they are."""
+    count = len(places)
+    if number + COLUMNS_AHEAD < count:
+        _prefetch_columns(messages, places[number + COLUMNS_AHEAD])
+    if number + FAR_AHEAD < count:
+        _prefetch_texts(messages, places[number + FAR_AHEAD])
+    if number + WELL_AHEAD < count:
+        prefetch(lane.sku_names.slots, _slot_ahead(messages, places[number + WELL_AHEAD], lane.sku_names))
+    if number + AHEAD < count:
+        _prefetch_article(messages, places[number + AHEAD], lane)
+    if number + CLOSE_AHEAD < count:
+        _prefetch_rows(messages, places[number + CLOSE_AHEAD], lane)
+
+
+@compiled
+def _prefetch_columns(messages: Messages, place: int) -> None:
+    """Prefetches the numbers of a message."""
+    prefetch(messages.key_ends, place)
+    prefetch(messages.payload_ends, place)
+    prefetch(messages.offsets, place)
+    prefetch(messages.timestamps, place)
+
+
+@compiled
+def _prefetch_texts(messages: Messages, place: int) -> None:
+    """Prefetches the texts of a message."""
+    prefetch(messages.keys, messages.key_ends[place])
+    for at in range(messages.payload_ends[place], messages.payload_ends[place + 1], LINE_BYTES):
+        prefetch(messages.payloads, at)
+
+
+@compiled
+def _prefetch_article(messages: Messages, place: int, lane: Lane) -> None:
+    """Prefetches what stands in the row of a message's SKU."""
+    sku = lane.sku_names.slots[_slot_ahead(messages, place, lane.sku_names)] - 1
+    if sku >= 0:
+        _prefetch_sku(lane, sku)
+        prefetch(lane.facts.recent, sku * KEPT)
+        prefetch(lane.facts.plain, sku * KEPT)
+        prefetch(lane.facts.recent_count, sku)
+        prefetch(lane.facts.plain_count, sku)
+
+
+@compiled
+def _prefetch_rows(messages: Messages, place: int, lane: Lane) -> None:
+    """Prefetches positions and standings of a message's SKU."""
+    sku = lane.sku_names.slots[_slot_ahead(messages, place, lane.sku_names)] - 1
+    if sku >= 0:
+        _prefetch_standings(lane, sku)
+        _prefetch_positions(lane, sku)
+
+
+@compiled
+def _slot_ahead(messages: Messages, place: int, names: NameTable) -> int:
+    """Where the search for the SKU of a message begins."""
+    return name_hash(messages.keys, messages.key_ends[place], messages.key_ends[place + 1]) & (len(names.slots) - 1)
+
+
+@compiled
+def _prefetch_sku(lane: Lane, sku: int) -> None:
+    """Prefetches what is known of a SKU by its row."""
+    prefetch(lane.sku_names.ends, sku)
+    prefetch(lane.skus, sku)
+    prefetch(lane.skus, sku + 1)  # a row may begin anywhere in a line
+    prefetch(lane.position_pairs.firsts, sku)
+    prefetch(lane.standing_pairs.firsts, sku)
+
+
+@compiled
+def _prefetch_standings(lane: Lane, sku: int) -> None:
+    """Prefetches the first standings of a SKU, which mostly lie in a row."""
+    row = lane.standing_pairs.firsts[sku] - 1
+    if row >= 0:
+        for next_ in range(row, row + STANDINGS_USUAL + 1):
+            prefetch(lane.standings, next_)
+
+
+@compiled
+def _prefetch_positions(lane: Lane, sku: int) -> None:
+    """Prefetches the first positions of a SKU, which mostly lie in a row, and what belongs to them."""
+    row = lane.position_pairs.firsts[sku] - 1
+    if row >= 0:
+        for next_ in range(row, row + POSITIONS_USUAL + 1):
+            prefetch(lane.positions, next_)
+        prefetch(lane.position_pairs.nexts, row)
+        prefetch(lane.demand.rows, row)
+        prefetch(lane.returns.rows, row)
+
+
 @entered
 def apply_plain(
     messages: Held[Messages], places: Ints32, begin: int, lane: Held[Lane], home: Held[Home], work: Held[Work]
@@ -1341,9 +1458,11 @@ def _apply_plain(messages: Messages, places: Ints32, begin: int, lane: Lane, hom
     ids, id_slots = lane.ids, lane.id_slots
     positions, position_pairs, entries = lane.positions, lane.position_pairs, lane.entries
     demand, returns = lane.demand, lane.returns
+    _prefetch_first(messages, places, begin, lane)
     for number in range(begin, len(places)):
         counts[PLACE] = number
         place: int = np.int64(places[number])
+        _prefetch_ahead(messages, places, number, lane)
         for size in range(SIZES):
             if sizes[size] > sizes[SIZES + size]:
                 return NO_ROOM
@@ -1362,6 +1481,8 @@ def _apply_plain(messages: Messages, places: Ints32, begin: int, lane: Lane, hom
             return ROW_BY_ROW
         if timestamp_ms != NO_TIMESTAMP and time_ms > timestamp_ms + AHEAD_MS_MAX:
             return ROW_BY_ROW
+        hash_ = _hash_of(text, texts, buffer)
+        prefetch(id_slots, _first_slot(hash_, id_slots))
         source = _source_of(home, lane.location_names, text, texts, kind)
         if source == ABSENT:
             return ROW_BY_ROW
@@ -1372,10 +1493,16 @@ def _apply_plain(messages: Messages, places: Ints32, begin: int, lane: Lane, hom
         article = skus[sku]
         if article.classes < 0 or article.special != 0 or article.home != moment.origin:
             return ROW_BY_ROW
+        prefetch(ids, id_slots[_first_slot(hash_, id_slots)] - 1)
+        names = lane.location_names
+        found = find_name(names.slots, names.texts, names.ends, text, texts[2 * LOCATION], texts[2 * LOCATION + 1])
+        location, destination, there = names.slots[found] - 1, ABSENT, ABSENT
+        position, outgoing = _position_of(positions, position_pairs, sku, location), plan.outgoing[kind]
+        if position >= 0 and outgoing == DEMAND:
+            prefetch(demand.columns, demand.rows[position] - 1)
         horizon_ms = max(article.newest_ms - moment.dedupe_ms, article.floor_ms)
         if time_ms < horizon_ms or article.ids >= moment.ids_per_sku_max:
             return ROW_BY_ROW
-        hash_ = _hash_of(text, texts, buffer)
         if hash_ == 0:
             return ROW_BY_ROW
         id_slot = _find_id(ids, id_slots, hash_, sku)
@@ -1384,14 +1511,9 @@ def _apply_plain(messages: Messages, places: Ints32, begin: int, lane: Lane, hom
             counts[DUPLICATES] += 1
             counts[LAST_OFFSET] = messages.offsets[place]
             continue
-        names = lane.location_names
-        found = find_name(names.slots, names.texts, names.ends, text, texts[2 * LOCATION], texts[2 * LOCATION + 1])
-        location, destination, there = names.slots[found] - 1, ABSENT, ABSENT
         if location < 0:
             return NEW_LOCATION
         units = -numbers[QUANTITY] if numbers[REVERSAL] == 1 else numbers[QUANTITY]
-        outgoing = plan.outgoing[kind]
-        position = _position_of(positions, position_pairs, sku, location)
         if not _is_ordinary(positions, demand, returns, position, moment.history_max, time_ms, abs(units), outgoing):
             return ROW_BY_ROW
         if plan.destinations[kind] != 0:
@@ -1674,6 +1796,11 @@ def _write_hashes(lane: Lane, telling: Telling, skus: Ints32, begin: int, out: B
     rows = lane.sizes[SIZE_STANDINGS]
     at, parts, count = 5, 0, 0
     for place in range(begin, len(skus)):
+        if place + AHEAD < len(skus):
+            _prefetch_sku(lane, skus[place + AHEAD])
+        if place + CLOSE_AHEAD < len(skus):
+            prefetch(names.texts, names.ends[skus[place + CLOSE_AHEAD]])
+            _prefetch_standings(lane, skus[place + CLOSE_AHEAD])
         sku = skus[place]
         article, first, last = articles[sku], names.ends[sku], names.ends[sku + 1]
         channel_count = rules.begins[article.classes + 1] - rules.begins[article.classes]
@@ -1846,6 +1973,11 @@ def _write_records(lane: Lane, telling: Telling, skus: Ints32, begin: int, out: 
     standings, pairs, rows = lane.standings, lane.standing_pairs, lane.sizes[SIZE_STANDINGS]
     done, count = 0, 0
     for place in range(begin, len(skus)):
+        if place + AHEAD < len(skus):
+            _prefetch_sku(lane, skus[place + AHEAD])
+        if place + CLOSE_AHEAD < len(skus):
+            _prefetch_standings(lane, skus[place + CLOSE_AHEAD])
+            _prefetch_positions(lane, skus[place + CLOSE_AHEAD])
         sku = skus[place]
         article = articles[sku]
         channel_count = rules.begins[article.classes + 1] - rules.begins[article.classes]
@@ -1978,6 +2110,10 @@ def keep_facts(
     used = 0
     for sku in range(len(recent_count)):
         first = sku * KEPT
+        if sku + 1 < len(recent_count):
+            for slot in range(first + KEPT, first + KEPT + min(KEPT, recent_count[sku + 1])):
+                prefetch(before, recent[slot])
+                prefetch(before, recent[slot] + LINE_BYTES)
         kept = min(KEPT, recent_count[sku])
         for slot in range(kept):
             begin = recent[first + slot]
@@ -2009,6 +2145,8 @@ def chain_entries(entries: Records, rows: int, positions: Records) -> None:
         positions[position].entry = 0
         positions[position].entries = 0
     for row in range(rows):
+        if row + ROWS_AHEAD < rows:
+            prefetch(positions, entries[row + ROWS_AHEAD].position)
         position = entries[row].position
         entries[row].previous = positions[position].entry
         positions[position].entry = row + 1
@@ -2020,7 +2158,9 @@ def enter_ids(slots: Ints32, ids: Records, count: int) -> None:
     """Enters the first ids into slots that are all free; all of them are different."""
     mask = len(slots) - 1
     for row in range(count):
-        slot = np.int64(ids[row].hash >> ID_SHIFT) & mask
+        if row + ROWS_AHEAD < count:
+            prefetch(slots, _first_slot(ids[row + ROWS_AHEAD].hash, slots))
+        slot = _first_slot(ids[row].hash, slots)
         while slots[slot] != 0:
             slot = (slot + 1) & mask
         slots[slot] = row + 1
