@@ -124,7 +124,6 @@ class _Worker:
             hooks=self._hooks(),
             bases=bases,
         )
-        self._lane_of("")  # else it is compiled, or loaded, when somebody asks, and movements wait
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         with HealthServer(settings.metrics.listen, spec.process, self._facts(), now_ms), self._asked:

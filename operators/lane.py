@@ -48,7 +48,7 @@ from operators.plain_path import (
 from operators.positions import effect_of, signed_units
 from operators.replenishing import Replenishing
 from operators.requesting import Requesting, answer_to
-from operators.route import Item, Part, sku_of
+from operators.route import Item, Part, lane_of_sku, route, sku_of
 from operators.rules import RuleBook, SkuRules
 from operators.shadow import Shadow
 from operators.snapshots import SnapshotError, pack, unpack
@@ -1054,8 +1054,10 @@ def warm_up() -> None:
     told, _ = lane.tell(teller, 1)
     if not (result.hashes and told.told):
         raise RuntimeError("the movements to warm up with were not plain")
-    fresh = Lane(0, rules, settings)
-    (crossing,) = fresh.apply([_log_of([_warming(0, "east")], 0)], teller=fresh.teller("")).thresholds
+    fresh, ((lane_of_a, part),) = Lane(0, rules, settings), route(_log_of([_warming(0, "east")], 0), lanes=1)
+    (crossing,) = fresh.apply([cast("Part", part)], teller=fresh.teller("")).thresholds
+    if lane_of_sku("A", lanes=1) != lane_of_a:
+        raise RuntimeError("the message to warm up with went to the lane of another SKU")
     if not isinstance(crossing, Records):
         raise TypeError("the crossing to warm up with was not plain")
     Lane.restore(0, lane.snapshot(), RuleBook(Rules()), settings)

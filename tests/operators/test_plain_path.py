@@ -121,6 +121,7 @@ def test_nothing_is_left_to_compile_after_warming_up() -> None:
 COMPILED_LATER = """
 from operators import packing, plain
 from operators.lane import Lane, warm_up
+from operators.route import lane_of_sku, route
 from operators.rules import RuleBook
 from tests.lane_runs import batch_of
 from tests.operators.test_telling import PREFIX, SETTINGS, batch_for, shipped
@@ -137,7 +138,9 @@ for seed in range(40):
     lane = Lane(0, RuleBook(storm.rules), SETTINGS)
     teller = lane.teller(PREFIX)
     for log in storm.logs():
-        lane.apply([batch_of(log)], teller=teller)
+        for _, part in route(batch_of(log), 1):
+            lane.apply([part], teller=teller)
+    lane_of_sku("A", 1)
     lane.tell(teller, 100)
     lane.begin_refill()
     lane.refill(100, teller)
