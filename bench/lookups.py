@@ -41,7 +41,7 @@ CHANNEL: Final = "web"
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 LOOKS_PER_SECOND: Final[dict[Kind, int]] = {"one": 1000, "twenty": 500}  # of each reader
 BACKLOG_PER_SECOND: Final = (
-    240_000  # movements for each second of one kind: more than is drained while both are looked up
+    600_000  # movements for each second of one kind: more than is drained while both are looked up
 )
 PIECE: Final = 100_000
 SAMPLE_SKUS: Final = 200  # whose versions tell how far the flow is
