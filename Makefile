@@ -8,7 +8,7 @@ RUNTIME := $(VENV)/.made-for-running
 DEVELOPMENT := $(VENV)/.made-for-development
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 EDITABLE := install --no-build-isolation --no-deps --editable .
-# compiles what has changed since, the loops half a minute long: else each process that starts would do it, and where
+# compiles what has changed since, the loops for a minute or two: else each process that starts would do it, and where
 # Python is told to write no bytecode, all of it each time
 WARM_UP := $(BIN)/python -m compileall -q bench cli flows native operators schemas sinks sources \
 	&& $(BIN)/python -c "import sources.kafka_columns, sinks.kafka; from operators.lane import warm_up; warm_up()"

@@ -40,9 +40,7 @@ DRAIN: Final = "drain"
 CHANNEL: Final = "web"
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 LOOKS_PER_SECOND: Final[dict[Kind, int]] = {"one": 1000, "twenty": 500}  # of each reader
-BACKLOG_PER_SECOND: Final = (
-    600_000  # movements for each second of one kind: more than is drained while both are looked up
-)
+BACKLOG_PER_SECOND: Final = 600_000  # movements for each second of one kind: more than is drained during both
 PIECE: Final = 100_000
 SAMPLE_SKUS: Final = 200  # whose versions tell how far the flow is
 SENDING_SPARE_SECONDS: Final = 30.0  # for companions to start; the sender is ended when the look-ups are
