@@ -35,14 +35,18 @@ SEVEN_BITS: Final = np.uint64(0x7F)
 DAMAGED: Final = -1
 # Of the layout of last facts, as in plain.py: what is taken from another file the compiler's cache would not see change
 KEPT: Final = 8  # facts of a SKU
-HEAD_BYTES: Final = 30  # of a fact
+HEAD_BYTES: Final = 24  # of a fact
 PACKED: Final = 255  # a kind of its own: what follows the head is msgpack, one text
 FACTS, FACT_BYTES, TEXT_BYTES, WORD_COUNT = range(4)  # places of sizes
 WORD_SLOTS: Final = 1024
 NO_WORD: Final = 0  # the row of the empty word, which is always there
 HASH_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
 HALF: Final = np.uint64(32)
-SIGN_BITS: Final = np.uint64(16)  # above a number of 6 bytes
+NEXT_MASK: Final = np.uint64(2**32 - 1)
+TIME_MASK: Final = np.uint64(2**48 - 1)
+TIME_SIGN_BITS: Final = np.uint64(16)  # above a time
+DIRECTIONS: Final = 4  # of on_hand; what a head has beyond them says that the quantity is below zero
+KIND_AT, DIRECTION_AT = 6, 7  # bytes of a fact's head
 
 
 def places_of(dtype: np.dtype[Any], names: Iterable[str]) -> Ints:
@@ -361,23 +365,26 @@ class Words(NamedTuple):
 
 @compiled
 def gather_facts(
-    texts: Bytes, recent: Ints, plain: Ints, recent_count: Ints, plain_count: Ints, heads: Records,
-    shares: NDArray[np.int8], words: Words, out: Bytes, sizes: Ints,
+    texts: Bytes, rings: Records, recent_count: Ints, heads: Records, shares: NDArray[np.int8], words: Words,
+    out: Bytes, sizes: Ints, places: Ints,
 ) -> None:  # fmt: skip
-    """The facts that rings point to, SKU by SKU and slot by slot: numbers of their heads, and texts in `out`.
+    """The facts of all rings, SKU by SKU: the last ones, then plain ones before these; heads, and texts in `out`.
 
-    Of each slot of the second ring `shares` tells how many slots on the same fact stands in the first one, KEPT for
-    a fact that stands in the second one only: it comes behind those of the first. `sizes` tells how much there is.
+    Of each plain one, by age, `shares` tells how many places behind its own among the last ones it stands, all counted
+    round a ring of KEPT; KEPT for one before these. `recent_count` gets how many last ones there are, `sizes` how much
+    of all. `places` is room for 4 × KEPT numbers.
     """
     share = 0
-    for sku in range(len(recent_count)):
-        first, kept = sku * KEPT, min(KEPT, recent_count[sku])
+    for sku in range(len(rings)):
+        plain = np.int64(rings[sku].kept)
+        kept = _last_facts(texts, rings, sku, places)
+        recent_count[sku] = kept
         for slot in range(kept):
-            _gather_fact(texts, recent[first + slot], heads, words, out, sizes)
-        for slot in range(min(KEPT, plain_count[sku])):
-            begin = plain[first + slot]
+            _gather_fact(texts, places[slot], heads, words, out, sizes)
+        for slot in range(plain):
+            begin = places[KEPT + slot]
             on = 0
-            while on < KEPT and ((slot + on) % KEPT >= kept or recent[first + (slot + on) % KEPT] != begin):
+            while on < KEPT and ((slot + on) % KEPT >= kept or places[(slot + on) % KEPT] != begin):
                 on += 1
             shares[share] = on
             share += 1
@@ -386,26 +393,73 @@ def gather_facts(
 
 
 @compiled
+def _last_facts(texts: Bytes, rings: Records, sku: int, places: Ints) -> int:
+    """Where the last facts of a SKU begin, by age, how many they are; behind KEPT of them its plain ones, then others.
+
+    Plain ones have numbers, and another one that of the plain one before it.
+    """
+    ring = rings[sku]
+    plain: int = np.int64(ring.kept)
+    others: int = np.int64(ring.kept_others)
+    number: int = np.int64(ring.count)
+    oldest: int = np.int64(ring.oldest)
+    _places_of_ring(texts, oldest, plain, places, KEPT)
+    if others != 0:
+        oldest = ring.newest_other
+        oldest = np.int64(word_at(texts, WORD_BYTES * oldest) & NEXT_MASK)
+        _places_of_ring(texts, oldest, others, places, 2 * KEPT)
+    kept = min(KEPT, plain + others)
+    for back in range(kept):
+        of_others = others != 0 and (
+            plain == 0 or np.int64(word_at(texts, places[2 * KEPT + others - 1] + WORD_BYTES)) >= number
+        )
+        if of_others:
+            others -= 1
+            places[kept - 1 - back] = places[2 * KEPT + others]
+        else:
+            plain -= 1
+            number -= 1
+            places[kept - 1 - back] = places[KEPT + plain]
+    return kept
+
+
+@compiled
+def _places_of_ring(texts: Bytes, slot: int, kept: int, places: Ints, at: int) -> None:
+    """Where so many facts of a ring begin, from the one at the slot on."""
+    for number in range(kept):
+        places[at + number] = WORD_BYTES * slot
+        slot = np.int64(word_at(texts, WORD_BYTES * slot) & NEXT_MASK)
+
+
+@compiled
 def _gather_fact(texts: Bytes, begin: int, heads: Records, words: Words, out: Bytes, sizes: Ints) -> None:
     """The numbers of a fact's head, its source's word, and its other texts; of a packed fact all that is packed."""
     head, at = heads[sizes[FACTS]], begin + HEAD_BYTES
-    end: int = begin + (np.int64(word_at(texts, begin)) & 0xFFFF)
-    head.kind = texts[begin + 2]
-    head.time_ms = np.int64(word_at(texts, begin + 3))
-    head.quantity = np.int64(word_at(texts, begin + 11) << SIGN_BITS) >> 16  # of 6 bytes
-    head.direction = texts[begin + 17]
-    head.location = np.int64(word_at(texts, begin + 18)) & 0xFFFFFFFF
-    lengths = np.int64(word_at(texts, begin + 22))
-    source: int = at + (lengths & 0xFFFF)
+    second, third = word_at(texts, begin + WORD_BYTES), np.int64(word_at(texts, begin + 2 * WORD_BYTES))
+    head.kind = texts[begin + KIND_AT]
+    head.time_ms = head.quantity = head.direction = head.location = head.order = head.document = 0
+    source: int = at
+    if head.kind == PACKED:
+        head.id = third
+        end: int = at + third
+    else:
+        head.time_ms = np.int64(second << TIME_SIGN_BITS) >> 16
+        direction = np.int64(texts[begin + DIRECTION_AT])
+        units = third >> 32 & 0xFFFFFFFF
+        head.quantity = -units if direction >= DIRECTIONS else units
+        head.direction = direction % DIRECTIONS
+        head.location = third >> 16 & 0xFFFF
+        source += np.int64(texts[begin + 14])
+        head.id = texts[begin + 15]
+        head.order = third & 0xFF
+        head.document = third >> 8 & 0xFF
+        end = source + np.int64(texts[begin + 15]) + (third & 0xFF) + (third >> 8 & 0xFF)
     head.source = _word_of(texts, at, source, words, sizes)
-    head.id = end - source if head.kind == PACKED else lengths >> 16 & 0xFFFF
-    head.order = lengths >> 32 & 0xFFFF
-    head.document = lengths >> 48 & 0xFFFF
     used = sizes[TEXT_BYTES]
     for place in range(0, end - source, WORD_BYTES):
         put_word(out, used + place, word_at(texts, source + place))
     sizes[FACTS] += 1
-    sizes[FACT_BYTES] += end - begin
+    sizes[FACT_BYTES] += (end - begin + WORD_BYTES - 1) // WORD_BYTES * WORD_BYTES
     sizes[TEXT_BYTES] = used + end - source
 
 
@@ -456,31 +510,83 @@ def _bytes_at(text: Bytes, at: int, end: int) -> np.uint64:
 
 @compiled
 def spread_facts(
-    heads: Records, shares: NDArray[np.int8], words: Bytes, word_ends: Ints, read: Bytes, recent: Ints, plain: Ints,
-    recent_count: Ints, plain_count: Ints, texts: Bytes,
+    heads: Records, shares: NDArray[np.int8], words: Bytes, word_ends: Ints, read: Bytes, recent_count: Ints,
+    plain_count: Ints, rings: Records, texts: Bytes, places: Ints,
 ) -> int:  # fmt: skip
-    """Undoes `gather_facts`; returns how many bytes of `texts` are taken."""
+    """Undoes `gather_facts`; returns how many bytes of `texts` are taken. `places` is room for 6 × KEPT numbers.
+
+    Counts above KEPT are those of rings whose oldest fact does not stand first.
+    """
     fact, share = 0, 0
     at: int = np.int64(0)
     used: int = np.int64(0)
     for sku in range(len(recent_count)):
-        first = sku * KEPT
-        for slot in range(min(KEPT, recent_count[sku])):
-            recent[first + slot] = used
-            used = _spread_fact(heads, fact, words, word_ends, read, at, texts, used)
+        kept, plain = min(KEPT, recent_count[sku]), min(KEPT, plain_count[sku])
+        for slot in range(kept):
+            places[2 * slot], places[2 * slot + 1] = fact, at
             at += _length_of(heads, fact)
             fact += 1
-        for slot in range(min(KEPT, plain_count[sku])):
-            on = np.int64(shares[share])
+        for slot in range(plain):
+            on, shown = np.int64(shares[share]), 2 * KEPT + 2 * slot
             share += 1
             if on < KEPT:
-                plain[first + slot] = recent[first + (slot + on) % KEPT]
+                places[shown], places[shown + 1] = (
+                    places[2 * ((slot + on) % KEPT)],
+                    places[2 * ((slot + on) % KEPT) + 1],
+                )
             else:
-                plain[first + slot] = used
-                used = _spread_fact(heads, fact, words, word_ends, read, at, texts, used)
+                places[shown], places[shown + 1] = fact, at
                 at += _length_of(heads, fact)
                 fact += 1
+        ring, first = rings[sku], used // WORD_BYTES
+        for number in range(plain):
+            shown = 2 * KEPT + 2 * ((plain_count[sku] + number) % plain)
+            begin = used // WORD_BYTES
+            used = _spread_fact(heads, places[shown], words, word_ends, read, places[shown + 1], texts, used)
+            _close_ring(texts, begin, used // WORD_BYTES if number < plain - 1 else first, used)
+            ring.newest = begin
+        ring.oldest, ring.kept, ring.count = first, plain, plain
+        used = _spread_others(
+            heads, words, word_ends, read, recent_count[sku], plain, rings, sku, texts, places, used
+        )  # fmt: skip
     return used
+
+
+@compiled
+def _spread_others(
+    heads: Records, words: Bytes, word_ends: Ints, read: Bytes, count: int, plain: int, rings: Records, sku: int,
+    texts: Bytes, places: Ints, used: int,
+) -> int:  # fmt: skip
+    """Writes those of a SKU's last facts that are not plain; returns how many bytes are taken then."""
+    kept, ring, before, others = min(KEPT, count), rings[sku], plain, 0
+    begins = 4 * KEPT
+    for back in range(kept):  # the newest first
+        shown = 2 * ((count + kept - 1 - back) % kept)
+        is_plain = False
+        for slot in range(plain):
+            is_plain |= places[2 * KEPT + 2 * slot] == places[shown]
+        if is_plain:
+            before -= 1
+        else:
+            places[begins + others], places[begins + KEPT + others] = shown, before
+            others += 1
+    first: int = used // WORD_BYTES
+    for number in range(others):
+        shown, begin = places[begins + others - 1 - number], used
+        used = _spread_fact(heads, places[shown], words, word_ends, read, places[shown + 1], texts, used)
+        _close_ring(texts, begin // WORD_BYTES, used // WORD_BYTES if number < others - 1 else first, used)
+        put_word(texts, begin + WORD_BYTES, np.uint64(places[begins + KEPT + others - 1 - number]))
+        ring.newest_other = begin // WORD_BYTES
+    ring.kept_others = others
+    return used
+
+
+@compiled
+def _close_ring(texts: Bytes, begin: int, next_: int, end: int) -> None:
+    """Writes where the next slot begins, and how many words this one has, which ends at the byte `end`."""
+    head = word_at(texts, WORD_BYTES * begin) & ~TIME_MASK
+    words = np.uint64(end // WORD_BYTES - begin) << HALF
+    put_word(texts, WORD_BYTES * begin, head | np.uint64(next_) | words)
 
 
 @compiled
@@ -494,21 +600,24 @@ def _length_of(heads: Records, fact: int) -> int:
 def _spread_fact(
     heads: Records, fact: int, words: Bytes, word_ends: Ints, read: Bytes, at: int, texts: Bytes, begin: int
 ) -> int:
-    """Writes a fact whose texts are read at `at`; returns where it ends."""
+    """Writes a fact whose texts are read at `at`, but for its slot's first 6 bytes; returns where the slot ends."""
     head, length, end = heads[fact], _length_of(heads, fact), begin + HEAD_BYTES
     first, last = word_ends[head.source], word_ends[head.source + 1]
-    lengths = np.uint64(last - first) | np.uint64(head.id) << np.uint64(16)
-    lengths |= np.uint64(head.order) << np.uint64(32) | np.uint64(head.document) << np.uint64(48)
-    put_word(texts, begin, np.uint64(HEAD_BYTES + last - first + length))
-    texts[begin + 2] = head.kind
-    put_word(texts, begin + 3, np.uint64(head.time_ms))
-    put_word(texts, begin + 11, np.uint64(head.quantity))
-    texts[begin + 17] = head.direction
-    put_word(texts, begin + 18, np.uint64(head.location))
-    put_word(texts, begin + 22, NOTHING if head.kind == PACKED else lengths)
+    quantity = np.int64(head.quantity)
+    texts[begin + KIND_AT] = head.kind
+    texts[begin + DIRECTION_AT] = head.direction + (DIRECTIONS if quantity < 0 else 0)
+    if head.kind == PACKED:
+        put_word(texts, begin + WORD_BYTES, NOTHING)
+        put_word(texts, begin + 2 * WORD_BYTES, np.uint64(length))
+    else:
+        lengths = np.uint64(last - first) << np.uint64(48) | np.uint64(head.id) << np.uint64(56)
+        put_word(texts, begin + WORD_BYTES, np.uint64(head.time_ms) & TIME_MASK | lengths)
+        third = np.uint64(head.order) | np.uint64(head.document) << np.uint64(8)
+        third |= np.uint64(head.location) << np.uint64(16) | np.uint64(abs(quantity)) << HALF
+        put_word(texts, begin + 2 * WORD_BYTES, third)
     for place in range(first, last):
         texts[end] = words[place]
         end += 1
     for place in range(length):
         texts[end + place] = read[at + place]
-    return end + length
+    return (end + length + WORD_BYTES - 1) // WORD_BYTES * WORD_BYTES

@@ -721,13 +721,11 @@ class WindowColumns(NamedTuple):
 
 
 class FactColumns(NamedTuple):
-    """The last facts of each SKU, as `LastFacts` has them: rings of places in `texts`."""
+    """The last facts of each SKU, as `LastFacts` has them: rings of slots in `texts`."""
 
     texts: Bytes
-    recent: Ints
-    recent_count: Ints
-    plain: Ints
-    plain_count: Ints
+    rings: Records  # by SKU
+    waste: Ints  # one number: bytes of slots in which no fact stands any more
 
 
 class RuleColumns(NamedTuple):
@@ -830,8 +828,18 @@ HOURS: Final = 24
 DAYS: Final = 29
 STOCK_DAYS_MASK: Final = (1 << DAYS) - 1
 KEPT: Final = 8  # facts of a SKU
-FACT_HEAD_BYTES: Final = 30
-FACT_BYTES_MAX: Final = 4 * PLAIN_TEXT_MAX + FACT_HEAD_BYTES
+FACT_HEAD_BYTES: Final = 24
+PACKED: Final = 255  # a kind of its own: what follows the head is msgpack
+WORD_BYTES: Final = 8
+FACT_BYTES_MAX: Final = 4 * PLAIN_TEXT_MAX + FACT_HEAD_BYTES + WORD_BYTES  # with what may be written behind it
+FACT_LOCATIONS_MAX: Final = 2**16  # rows of locations that a head has room for
+NEXT_MASK: Final = np.uint64(0xFFFFFFFF)
+WORDS_MASK: Final = np.uint64(0xFFFF)
+FACT_MASK: Final = np.uint64(2**48 - 1)  # of next and words
+SPARE_WORDS: Final = 2  # a fact may leave a share of a slot unused, one word in so many
+TIME_MASK: Final = np.uint64(2**48 - 1)
+KIND_AT, DIRECTION_AT, FACT_NUMBER_AT = 6, 7, 8  # bytes of a fact's head
+NEGATIVE: Final = 4  # beside a fact's direction
 INT32_MAX: Final = 2**31 - 1
 CROSSED_AT_ONCE_MAX: Final = 1024  # by one movement
 DEMAND, RETURNS = 1, 2
@@ -840,22 +848,6 @@ COLUMNS_AHEAD, FAR_AHEAD, WELL_AHEAD, AHEAD, CLOSE_AHEAD = 32, 20, 14, 9, 4
 ROWS_AHEAD: Final = 16
 LINE_BYTES: Final = 64
 STANDINGS_USUAL, POSITIONS_USUAL = 2, 4  # of a SKU
-
-
-@compiled
-def put_number(text: Bytes, at: int, value: int, size: int) -> None:
-    """`size` bytes, little-endian."""
-    for place in range(size):
-        text[at + place] = (value >> (8 * place)) & 0xFF
-
-
-@compiled
-def number_at(text: Bytes, at: int, size: int) -> int:
-    """What `put_number` wrote, with its sign where it has eight bytes."""
-    value = np.int64(0)
-    for place in range(size):
-        value |= np.int64(text[at + place]) << (8 * place)
-    return value
 
 
 @compiled
@@ -1031,35 +1023,116 @@ def _fits(windows: WindowColumns, position: int, time_ms: int, units: int) -> bo
 
 
 @compiled
-def _put_text(facts: FactColumns, at: int, head: int, text: Bytes, begin: int, end: int) -> int:
-    """Writes a length to `head` and a text to `at`; returns where it ends. A text that is ABSENT has the length 0."""
-    length = end - begin if begin != ABSENT else 0
-    put_number(facts.texts, head, length, 2)
-    return put_text(facts.texts, at, text, begin, begin + length)
+def _fact_words(texts: Bytes, begin: int) -> int:
+    """How many words the slot has that begins at the word `begin`."""
+    return np.int64(word_at(texts, WORD_BYTES * begin) >> HALF & WORDS_MASK)
+
+
+@compiled
+def next_fact(texts: Bytes, begin: int) -> int:
+    """The slot behind this one in its ring, both by their first word."""
+    return np.int64(word_at(texts, WORD_BYTES * begin) & NEXT_MASK)
+
+
+@compiled
+def _link_fact(texts: Bytes, begin: int, next_: int, words: int) -> None:
+    """Writes the first word of a slot but for what its fact is."""
+    put_word(texts, WORD_BYTES * begin, np.uint64(next_) | np.uint64(words) << HALF)
+
+
+@compiled
+def _link_on(texts: Bytes, begin: int, next_: int) -> None:
+    """Lets another slot follow this one in its ring."""
+    head = word_at(texts, WORD_BYTES * begin)
+    put_word(texts, WORD_BYTES * begin, head & ~NEXT_MASK | np.uint64(next_))
+
+
+@compiled
+def _slot_in(facts: FactColumns, sizes: Ints, oldest: int, newest: int, kept: int, bytes_: int) -> tuple[int, int, int]:
+    """A slot for the newest fact of a ring, which has `kept` of them: begin, the oldest one's, and how many it has now.
+
+    In a full ring it is that of the oldest fact, if the new one fits and leaves little of it over. All slots are meant
+    by their first words.
+    """
+    texts, words = facts.texts, (bytes_ + WORD_BYTES - 1) // WORD_BYTES
+    begin, after = sizes[SIZE_FACTS] // WORD_BYTES, oldest
+    if kept == KEPT:
+        after, known = next_fact(texts, oldest), _fact_words(texts, oldest)
+        if words <= known <= words + words // SPARE_WORDS:
+            return oldest, after, kept
+        facts.waste[0] += WORD_BYTES * known
+    sizes[SIZE_FACTS] += WORD_BYTES * words
+    if kept == 0:
+        after = begin
+    else:
+        _link_on(texts, newest, begin)
+    _link_fact(texts, begin, after, words)
+    return begin, after, min(kept + 1, KEPT)
+
+
+@compiled
+def _slot_of(facts: FactColumns, sizes: Ints, sku: int, bytes_: int) -> int:
+    """Where the SKU's newest plain fact begins, of so many bytes with its head."""
+    ring = facts.rings[sku]
+    oldest: int = np.int64(ring.oldest)
+    newest: int = np.int64(ring.newest)
+    begin, ring.oldest, ring.kept = _slot_in(facts, sizes, oldest, newest, ring.kept, bytes_)
+    ring.newest = begin
+    ring.count += 1
+    return WORD_BYTES * begin
+
+
+@compiled
+def _slot_of_other(facts: FactColumns, sizes: Ints, sku: int, bytes_: int) -> int:
+    """Where the SKU's newest fact that is not plain begins, of so many bytes with its head."""
+    ring = facts.rings[sku]
+    newest: int = np.int64(ring.newest_other)
+    oldest: int = np.int64(0)
+    if ring.kept_others != 0:
+        oldest = next_fact(facts.texts, newest)
+    begin, _, ring.kept_others = _slot_in(facts, sizes, oldest, newest, ring.kept_others, bytes_)
+    ring.newest_other = begin
+    return WORD_BYTES * begin
+
+
+@entered
+def slot_of(facts: Held[FactColumns], sizes: Ints, sku: int, is_plain: int, bytes_: int) -> int:
+    """Where the SKU's newest fact begins among those of its kind, of so many bytes with its head."""
+    if is_plain != 0:
+        return _slot_of(facts.value, sizes, sku, bytes_)
+    return _slot_of_other(facts.value, sizes, sku, bytes_)
+
+
+@compiled
+def _length(texts: Ints, of: int) -> int:
+    """The bytes of a text of the message, 0 where it is ABSENT."""
+    return texts[2 * of + 1] - texts[2 * of] if texts[2 * of] != ABSENT else np.int64(0)
 
 
 @compiled
 def _note_fact(
     facts: FactColumns, sizes: Ints, sku: int, text: Bytes, texts: Ints, numbers: Ints, location: int, direction: int
 ) -> None:
-    """Notes the fact as the SKU's last one, in both rings; the layout is that of `LastFacts`."""
-    begin = sizes[SIZE_FACTS]
-    facts.texts[begin + 2] = numbers[KIND]
-    put_number(facts.texts, begin + 3, numbers[TIME_MS], 8)
-    put_number(facts.texts, begin + 11, numbers[QUANTITY], 6)
-    facts.texts[begin + 17] = direction + 1
-    put_number(facts.texts, begin + 18, location, 4)
+    """Notes the fact as the SKU's last plain one; the layout is that of `LastFacts`."""
+    source, id_, order, document = (
+        _length(texts, SOURCE), _length(texts, ID), _length(texts, ORDER), _length(texts, DOCUMENT)
+    )  # fmt: skip
+    begin = _slot_of(facts, sizes, sku, FACT_HEAD_BYTES + source + id_ + order + document)
+    out, quantity = facts.texts, numbers[QUANTITY]
+    out[begin + KIND_AT] = numbers[KIND]
+    out[begin + DIRECTION_AT] = direction + 1 + (NEGATIVE if quantity < 0 else 0)
+    lengths = np.uint64(source) << np.uint64(48) | np.uint64(id_) << np.uint64(56)
+    put_word(out, begin + 8, np.uint64(numbers[TIME_MS]) & TIME_MASK | lengths)
+    head = np.uint64(order) | np.uint64(document) << np.uint64(8) | np.uint64(location) << np.uint64(16)
+    put_word(out, begin + 16, head | np.uint64(abs(quantity)) << HALF)
     at = begin + FACT_HEAD_BYTES
-    at = _put_text(facts, at, begin + 22, text, texts[2 * SOURCE], texts[2 * SOURCE + 1])
-    at = _put_text(facts, at, begin + 24, text, texts[2 * ID], texts[2 * ID + 1])
-    at = _put_text(facts, at, begin + 26, text, texts[2 * ORDER], texts[2 * ORDER + 1])
-    at = _put_text(facts, at, begin + 28, text, texts[2 * DOCUMENT], texts[2 * DOCUMENT + 1])
-    put_number(facts.texts, begin, at - begin, 2)
-    sizes[SIZE_FACTS] = at
-    facts.recent[sku * KEPT + facts.recent_count[sku] % KEPT] = begin
-    facts.recent_count[sku] += 1
-    facts.plain[sku * KEPT + facts.plain_count[sku] % KEPT] = begin
-    facts.plain_count[sku] += 1
+    end = at + source + id_ + order + document
+    behind = word_at(out, end)  # texts are written by whole words, and another fact may stand there
+    at = put_text(out, at, text, texts[2 * SOURCE], texts[2 * SOURCE] + source)
+    at = put_text(out, at, text, texts[2 * ID], texts[2 * ID] + id_)
+    at = put_text(out, at, text, texts[2 * ORDER], texts[2 * ORDER] + order)
+    put_text(out, at, text, texts[2 * DOCUMENT], texts[2 * DOCUMENT] + document)
+    put_word(out, end, behind)
 
 
 @compiled
@@ -1385,10 +1458,7 @@ def _prefetch_article(messages: Messages, place: int, lane: Lane) -> None:
     sku = lane.sku_names.slots[_slot_ahead(messages, place, lane.sku_names)] - 1
     if sku >= 0:
         _prefetch_sku(lane, sku)
-        prefetch(lane.facts.recent, sku * KEPT)
-        prefetch(lane.facts.plain, sku * KEPT)
-        prefetch(lane.facts.recent_count, sku)
-        prefetch(lane.facts.plain_count, sku)
+        prefetch(lane.facts.rings, sku)
 
 
 @compiled
@@ -1398,6 +1468,9 @@ def _prefetch_rows(messages: Messages, place: int, lane: Lane) -> None:
     if sku >= 0:
         _prefetch_standings(lane, sku)
         _prefetch_positions(lane, sku)
+        oldest = WORD_BYTES * lane.facts.rings[sku].oldest
+        prefetch(lane.facts.texts, oldest)
+        prefetch(lane.facts.texts, oldest + LINE_BYTES)
 
 
 @compiled
@@ -1513,6 +1586,8 @@ def _apply_plain(messages: Messages, places: Ints32, begin: int, lane: Lane, hom
             continue
         if location < 0:
             return NEW_LOCATION
+        if location >= FACT_LOCATIONS_MAX:
+            return ROW_BY_ROW
         units = -numbers[QUANTITY] if numbers[REVERSAL] == 1 else numbers[QUANTITY]
         if not _is_ordinary(positions, demand, returns, position, moment.history_max, time_ms, abs(units), outgoing):
             return ROW_BY_ROW
@@ -2100,42 +2175,56 @@ def _put_cause(out: Bytes, at: int, words: Texts, text: Bytes, texts: Ints, begi
 
 
 @compiled
-def keep_facts(
-    before: Bytes, after: Bytes, recent: Ints, plain: Ints, recent_count: Ints, plain_count: Ints, places: Ints
-) -> int:
-    """Copies the facts that rings point to, one that both point to once; returns how many bytes they take.
-
-    `places` is room for KEPT numbers.
-    """
-    used = 0
-    for sku in range(len(recent_count)):
-        first = sku * KEPT
-        if sku + 1 < len(recent_count):
-            for slot in range(first + KEPT, first + KEPT + min(KEPT, recent_count[sku + 1])):
-                prefetch(before, recent[slot])
-                prefetch(before, recent[slot] + LINE_BYTES)
-        kept = min(KEPT, recent_count[sku])
-        for slot in range(kept):
-            begin = recent[first + slot]
-            places[slot] = begin
-            recent[first + slot] = used
-            used = _copy_fact(before, begin, after, used)
-        for slot in range(min(KEPT, plain_count[sku])):
-            begin, shared = plain[first + slot], False
-            for other in range(kept):
-                if places[other] == begin:
-                    plain[first + slot] = recent[first + other]
-                    shared = True
-            if not shared:
-                plain[first + slot] = used
-                used = _copy_fact(before, begin, after, used)
+def keep_facts(before: Bytes, after: Bytes, rings: Records, used: int) -> int:
+    """Copies the facts of all rings into slots of their size, behind what is `used`; returns how much is used then."""
+    for sku in range(len(rings)):
+        ring = rings[sku]
+        if sku + ROWS_AHEAD < len(rings):
+            prefetch(before, WORD_BYTES * rings[sku + ROWS_AHEAD].oldest)
+        if ring.kept != 0:
+            begin, used = used, _keep_ring(before, ring.oldest, ring.kept, after, used)
+            ring.oldest, ring.newest = begin // WORD_BYTES, _last_of(after, begin // WORD_BYTES, ring.kept)
+        if ring.kept_others != 0:
+            oldest = next_fact(before, ring.newest_other)
+            begin, used = used, _keep_ring(before, oldest, ring.kept_others, after, used)
+            ring.newest_other = _last_of(after, begin // WORD_BYTES, ring.kept_others)
     return used
 
 
 @compiled
-def _copy_fact(before: Bytes, begin: int, after: Bytes, at: int) -> int:
-    """Copies one fact; returns where it ends."""
-    return put_text(after, at, before, begin, begin + number_at(before, begin, 2))
+def _keep_ring(before: Bytes, slot: int, kept: int, after: Bytes, used: int) -> int:
+    """Copies so many facts of a ring, from the one at `slot` on."""
+    first = used // WORD_BYTES
+    for number in range(kept):
+        begin = WORD_BYTES * slot
+        length = _fact_bytes(before, begin)
+        words = (length + WORD_BYTES - 1) // WORD_BYTES
+        slot = next_fact(before, slot)
+        prefetch(before, WORD_BYTES * slot)
+        for word in range(words):
+            put_word(after, used + WORD_BYTES * word, word_at(before, begin + WORD_BYTES * word))
+        next_ = first if number == kept - 1 else used // WORD_BYTES + words
+        kind = word_at(before, begin) & ~FACT_MASK
+        put_word(after, used, kind | np.uint64(next_) | np.uint64(words) << HALF)
+        used += WORD_BYTES * words
+    return used
+
+
+@compiled
+def _last_of(texts: Bytes, slot: int, kept: int) -> int:
+    """The last of so many slots of a ring, of which this is the first."""
+    for _ in range(1, kept):
+        slot = next_fact(texts, slot)
+    return slot
+
+
+@compiled
+def _fact_bytes(texts: Bytes, begin: int) -> int:
+    """The bytes of a fact with its head."""
+    if texts[begin + KIND_AT] == PACKED:
+        return FACT_HEAD_BYTES + np.int64(word_at(texts, begin + 16))
+    lengths = np.int64(texts[begin + 14]) + np.int64(texts[begin + 15])
+    return FACT_HEAD_BYTES + lengths + np.int64(texts[begin + 16]) + np.int64(texts[begin + 17])
 
 
 @compiled

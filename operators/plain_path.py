@@ -215,9 +215,7 @@ class PlainPath:
         """Whether something that is as long as there are SKUs or positions is shorter."""
         stock = self._stock
         _, position_pairs, _, standing_pairs = stock.tables()
-        shortest = min(
-            len(position_pairs.table.firsts), len(standing_pairs.table.firsts), len(self._facts.columns().recent_count)
-        )
+        shortest = min(len(position_pairs.table.firsts), len(standing_pairs.table.firsts), self._facts.skus)
         sightings = self._sightings
         return shortest < stock.skus.rows or len(sightings.rows.table.firsts) < len(sightings.sources)
 
