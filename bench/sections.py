@@ -19,6 +19,7 @@ class Section(NamedTuple):
 
 DATASET: Final = Label("SKUs", "dataset")
 ENGINE: Final = Label("engine", "engine")
+MOVEMENTS: Final = Label("movements", "movements")
 PROCESSES: Final = Label("processes", "processes")
 RATE: Final = Column("movements/s", "movements_per_second")
 CPU: Final = Column("CPU seconds per million", "cpu_seconds_per_million", digits=1)
@@ -41,7 +42,7 @@ SECTIONS: Final = (
         "drain",
         "drain",
         "onhand bench drain --runs 5",
-        Table((DATASET, PROCESSES), (RATE, CPU, MEMORY, *FAULTS)),
+        Table((DATASET, MOVEMENTS, PROCESSES), (RATE, CPU, MEMORY, *FAULTS)),
         ("movements/s", "CPU seconds per million"),
     ),
     Section(

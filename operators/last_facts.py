@@ -42,10 +42,10 @@ from schemas.outputs import RecentRecord
 from schemas.times import format_ms
 
 FIRST_BYTES: Final = 4096
-_SECOND_HEAD_BYTES: Final = 30  # of a fact in the second format
 WASTE_SHARE: Final = 3  # one byte in so many of no use any more: then slots are written anew
 ROOM_SHARE: Final = 8  # room for a share of what is there, before it is looked at what is of no use
 BYTES_MAX: Final = 2**31 * WORD_BYTES  # rings name slots by the number of their first word, in 32 bits
+_SECOND_HEAD_BYTES: Final = 30  # of a fact in the second format
 _RING: Final = record_of(
     [
         ("count", np.int64),  # how many plain facts there ever were
@@ -130,6 +130,7 @@ class LastFacts:
         others = self._others(sku)
         facts += [(self._number(begin + plain.FACT_NUMBER_AT), 1, self._entry(begin)) for begin in others]
         facts.sort(key=itemgetter(0, 1))  # which leaves others between the same two plain ones in their order
+        # what the first format knew for causes only has no id
         return [_record(*entry[:7]) for _, _, entry in reversed(facts[-KEPT:]) if entry[3]]
 
     def sightings(self, sku: int) -> list[Sighting]:
