@@ -217,6 +217,9 @@ def log_piece(payloads: list[bytes], first: int) -> Batch:
 def test_both_files_of_compiled_loops_have_one_layout_of_facts() -> None:
     """What one writes in memory the other packs; neither can take the other's numbers."""
     assert (packing.KEPT, packing.HEAD_BYTES) == (plain.KEPT, plain.FACT_HEAD_BYTES)
+    assert (packing.KIND_AT, packing.DIRECTION_AT) == (plain.KIND_AT, plain.DIRECTION_AT)
+    assert (packing.PACKED, packing.DIRECTIONS) == (plain.PACKED, plain.NEGATIVE)
+    assert (packing.NEXT_MASK, packing.TIME_MASK) == (plain.NEXT_MASK, plain.TIME_MASK)
 
 
 def test_the_second_format_is_restored() -> None:
