@@ -80,7 +80,7 @@ class Sighting(NamedTuple):
 
 
 class LastFacts:
-    """The last 8 plain movements of each SKU, and of its other facts those that are among its last 8 facts.
+    """The last 8 plain movements of each SKU and up to 8 of its other facts; its last 8 facts are among these.
 
     Each stands in a slot of one piece of bytes, in words of 8. A slot begins with a head: the slot behind it (4 bytes),
     its own words (2), kind, direction of on_hand + 1, plus 4 where the quantity is below zero, time (6), the lengths of
@@ -95,7 +95,7 @@ class LastFacts:
 
     def __init__(self, locations: IndexedNames) -> None:
         self._locations = locations
-        self._sizes = np.zeros(plain.SIZES, np.int64)
+        self._sizes = np.zeros(plain.SIZES, np.int64)  # as compiled loops look for the one of facts
         self._waste = np.zeros(1, np.int64)
         self.moves = 0
         self._room = FIRST_BYTES  # how much of `_texts` may be taken before it is looked at

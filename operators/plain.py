@@ -1029,7 +1029,7 @@ def _fact_words(texts: Bytes, begin: int) -> int:
 
 
 @compiled
-def next_fact(texts: Bytes, begin: int) -> int:
+def _next_fact(texts: Bytes, begin: int) -> int:
     """The slot behind this one in its ring, both by their first word."""
     return np.int64(word_at(texts, WORD_BYTES * begin) & NEXT_MASK)
 
@@ -1057,7 +1057,7 @@ def _slot_in(facts: FactColumns, sizes: Ints, oldest: int, newest: int, kept: in
     texts, words = facts.texts, (bytes_ + WORD_BYTES - 1) // WORD_BYTES
     begin, after = sizes[SIZE_FACTS] // WORD_BYTES, oldest
     if kept == KEPT:
-        after, known = next_fact(texts, oldest), _fact_words(texts, oldest)
+        after, known = _next_fact(texts, oldest), _fact_words(texts, oldest)
         if words <= known <= words + words // SPARE_WORDS:
             return oldest, after, kept
         facts.waste[0] += WORD_BYTES * known
@@ -1089,7 +1089,7 @@ def _slot_of_other(facts: FactColumns, sizes: Ints, sku: int, bytes_: int) -> in
     newest: int = np.int64(ring.newest_other)
     oldest: int = np.int64(0)
     if ring.kept_others != 0:
-        oldest = next_fact(facts.texts, newest)
+        oldest = _next_fact(facts.texts, newest)
     begin, _, ring.kept_others = _slot_in(facts, sizes, oldest, newest, ring.kept_others, bytes_)
     ring.newest_other = begin
     return WORD_BYTES * begin
@@ -2185,7 +2185,7 @@ def keep_facts(before: Bytes, after: Bytes, rings: Records, used: int) -> int:
             begin, used = used, _keep_ring(before, ring.oldest, ring.kept, after, used)
             ring.oldest, ring.newest = begin // WORD_BYTES, _last_of(after, begin // WORD_BYTES, ring.kept)
         if ring.kept_others != 0:
-            oldest = next_fact(before, ring.newest_other)
+            oldest = _next_fact(before, ring.newest_other)
             begin, used = used, _keep_ring(before, oldest, ring.kept_others, after, used)
             ring.newest_other = _last_of(after, begin // WORD_BYTES, ring.kept_others)
     return used
@@ -2199,7 +2199,7 @@ def _keep_ring(before: Bytes, slot: int, kept: int, after: Bytes, used: int) -> 
         begin = WORD_BYTES * slot
         length = _fact_bytes(before, begin)
         words = (length + WORD_BYTES - 1) // WORD_BYTES
-        slot = next_fact(before, slot)
+        slot = _next_fact(before, slot)
         prefetch(before, WORD_BYTES * slot)
         for word in range(words):
             put_word(after, used + WORD_BYTES * word, word_at(before, begin + WORD_BYTES * word))
@@ -2214,7 +2214,7 @@ def _keep_ring(before: Bytes, slot: int, kept: int, after: Bytes, used: int) -> 
 def _last_of(texts: Bytes, slot: int, kept: int) -> int:
     """The last of so many slots of a ring, of which this is the first."""
     for _ in range(1, kept):
-        slot = next_fact(texts, slot)
+        slot = _next_fact(texts, slot)
     return slot
 
 

@@ -78,11 +78,21 @@ def test_a_fact_that_fits_takes_the_place_of_the_oldest() -> None:
 
 @pytest.mark.parametrize(("path", "told"), [(SECOND_FORMAT, "b9a786c2c5ff61fe"), (FOURTH_FORMAT, "f063d3a80cfb5d7f")])
 def test_facts_of_older_formats_are_those_that_their_releases_told(path: Path, told: str) -> None:
-    """The digest is of what the releases that wrote these formats told of them."""
+    """The digest is of what the release that had no rings of slots yet told of them, as of others before."""
     lane = Lane.restore(0, path.read_bytes(), RuleBook(RULES), SETTINGS)
     for one in (lane, Lane.restore(0, lane.snapshot(), RuleBook(RULES), SETTINGS)):
         facts, skus = one._facts, range(one._stock.skus.rows)  # noqa: SLF001
         assert sha256(repr([(facts.of(sku), facts.sightings(sku)) for sku in skus]).encode()).hexdigest()[:16] == told
+
+
+def test_who_goes_back_to_a_release_with_wider_heads_makes_room_for_them() -> None:
+    """Its loops write 30 bytes and the texts of each fact into as many bytes as the snapshot says, and do not look."""
+    facts = LastFacts(IndexedNames())
+    for number in range(3 * KEPT):
+        facts.note(0, a_fact(0, number, 40 + number, is_plain=number % 3 > 0), number)
+    dumped = facts.dump()
+    text_bytes = len(dumped["texts"].bytes_) + len(dumped["words"])  # no source is told twice
+    assert dumped["bytes"] >= 30 * dumped["facts"] + text_bytes
 
 
 def test_a_row_of_a_location_that_a_head_has_no_room_for_is_refused() -> None:
