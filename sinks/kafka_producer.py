@@ -6,6 +6,7 @@ settings, filled by a compiled loop.
 
 import ctypes
 import logging
+import time
 import weakref
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
@@ -27,6 +28,8 @@ RKT, VALUE_IS, KEY_IS, FLAGS, HEADER = 2, 4, 5, 7, 9  # rd_kafka_vtype_t
 COPIED: Final = 2  # RD_KAFKA_MSG_F_COPY
 # Which unit says what of a record; behind them are two for its time and its trace, where it has them
 VALUE_UNIT, KEY_UNIT, ID_UNIT, OWN_UNITS, UNITS = 2, 3, 5, 9, 11
+
+FLUSH_LOOK_MS, FLUSH_LOOK_LATER_MS, FLUSH_SOON_SECONDS = 1, 50, 0.02  # each look wakes librdkafka's threads
 
 _ON_DELIVERY: Final = ctypes.CFUNCTYPE(None, Handle, Handle, Handle)
 _ON_LOG: Final = ctypes.CFUNCTYPE(None, Handle, ctypes.c_int, Text, Text)
@@ -161,8 +164,11 @@ class KafkaProducer:
 
     def flush(self, seconds: float) -> int:
         """Wait, so long at most, until all is delivered; how many records are left."""
-        LIBRDKAFKA.rd_kafka_flush(self._made, round(seconds * 1000))
-        return len(self)
+        began = time.monotonic()
+        while (left := len(self)) and (waited := time.monotonic() - began) < seconds:
+            # Told of failures only, librdkafka sleeps for 10 ms between its own looks, and movements wait meanwhile.
+            LIBRDKAFKA.rd_kafka_flush(self._made, FLUSH_LOOK_MS if waited < FLUSH_SOON_SECONDS else FLUSH_LOOK_LATER_MS)
+        return left
 
     def topics(self, seconds: float) -> set[str]:
         """The names of all topics; waits so long at most for a broker to say them."""

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping
+from itertools import cycle
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -14,8 +15,9 @@ from schemas.movements import Tick, encode
 from schemas.times import format_ms
 
 INTERVAL_SECONDS: Final = 1.0
+TURNS: Final = 8  # in each interval: a tick goes to every lane, so movements would wait for those of all partitions
 STOP_SECONDS_MAX: Final = 10.0
-PARTITIONS_EVERY_TICKS: Final = 10
+PARTITIONS_EVERY_TURNS: Final = 10 * TURNS
 ANSWER_SECONDS_MAX: Final = 5.0
 
 log = structlog.get_logger(__name__)
@@ -24,8 +26,11 @@ log = structlog.get_logger(__name__)
 class TickTarget(Protocol):
     """A log that ticks are written to."""
 
-    def write(self, payload: bytes) -> str | None:
-        """Writes one tick to each partition without waiting long; what stood in the way of it or of an earlier one."""
+    def write(self, payload: bytes, turn: int) -> str | None:
+        """Writes a tick to each partition of that turn without waiting long; what stands in the way of any, if known.
+
+        The turn of a partition is its number modulo TURNS.
+        """
 
 
 class KafkaTicks:
@@ -44,13 +49,12 @@ class KafkaTicks:
         )
         self._partitions: list[int] = []
         self._writes = 0
-        self._trouble: str | None = None
+        self._troubles: dict[int | None, str] = {}  # by partition, of the last tick that is known to be out or lost
 
-    def write(self, payload: bytes) -> str | None:
-        """One tick per partition, where the last ones are out."""
+    def write(self, payload: bytes, turn: int) -> str | None:
+        """One tick per partition of that turn, where the last ones are out."""
         self._producer.poll(0)
-        trouble, self._trouble = self._trouble, None
-        if self._writes % PARTITIONS_EVERY_TICKS == 0 or not self._partitions:
+        if self._writes % PARTITIONS_EVERY_TURNS == 0 or not self._partitions:
             try:
                 described = self._producer.list_topics(self._topic, timeout=ANSWER_SECONDS_MAX)
             except KafkaException as error:
@@ -58,19 +62,22 @@ class KafkaTicks:
             self._partitions = sorted(described.topics[self._topic].partitions)
             if not self._partitions:
                 return str(described.topics[self._topic].error or "the topic has no partitions")
+            self._troubles = {of: trouble for of, trouble in self._troubles.items() if of in self._partitions}
         self._writes += 1
         if len(self._producer) <= len(self._partitions):
             try:
-                for partition in self._partitions:
+                for partition in self._partitions[turn::TURNS]:
                     self._producer.produce(self._topic, payload, partition=partition, on_delivery=self._delivered)
             except (KafkaException, BufferError) as error:
                 return str(error)
             self._producer.poll(0)
-        return trouble
+        return next(iter(self._troubles.values()), None)
 
-    def _delivered(self, error: KafkaError | None, _message: Message) -> None:
-        if error is not None:
-            self._trouble = error.str()
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            self._troubles.pop(message.partition(), None)
+        else:
+            self._troubles[message.partition()] = error.str()
 
 
 class RedisStreamTicks:
@@ -79,9 +86,16 @@ class RedisStreamTicks:
     def __init__(self, url: str, stream: str) -> None:
         self._client = Redis.from_url(url, socket_timeout=ANSWER_SECONDS_MAX)
         self._stream = stream
+        self._trouble: str | None = None
 
-    def write(self, payload: bytes) -> str | None:
-        """One entry."""
+    def write(self, payload: bytes, turn: int) -> str | None:
+        """One entry, in the first turn."""
+        if turn:
+            return self._trouble
+        self._trouble = self._written(payload)
+        return self._trouble
+
+    def _written(self, payload: bytes) -> str | None:
         try:
             self._client.xadd(self._stream, {"payload": payload})
         except RedisError as error:
@@ -90,7 +104,7 @@ class RedisStreamTicks:
 
 
 class Timekeeper:
-    """Writes a tick each second while its `with` block runs, in a thread of its own.
+    """Writes a tick to each partition each second while its `with` block runs, in a thread of its own.
 
     `now_ms` is the wall clock in ms since 1970. Several timekeepers of one log do no harm: a clock never goes back.
     While `draining` says so none is written, since nobody would read it.
@@ -117,8 +131,10 @@ class Timekeeper:
         self._thread.join(STOP_SECONDS_MAX)
 
     def _run(self) -> None:
-        while not self._stopping.wait(INTERVAL_SECONDS) and not self._draining():
-            self._tell(self._target.write(encode(Tick(time=format_ms(self._now_ms())))))
+        for turn in cycle(range(TURNS)):
+            if self._stopping.wait(INTERVAL_SECONDS / TURNS) or self._draining():
+                return
+            self._tell(self._target.write(encode(Tick(time=format_ms(self._now_ms()))), turn))
 
     def _tell(self, trouble: str | None) -> None:
         """Says so when ticks begin to fail and when they get out again."""

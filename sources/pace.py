@@ -117,7 +117,8 @@ class PacedPartition(StatefulSourcePartition[Batch | Mark | Wake | CaughtUp, Sta
         self._wakes = around.wakes and slot == FIRST_SLOT
         self._wake_due = self._wakes
         self._woken_at_end = False  # once: where epochs are short, each look begins one
-        self._marked_ms: int | None = None
+        self._mark_phase_ms = slot * MARK_EVERY_MS // slots  # a mark goes to all lanes: not those of all slots at once
+        self._marked: int | None = None  # in which second
         self._idle = False
         self._ended = False
 
@@ -197,9 +198,11 @@ class PacedPartition(StatefulSourcePartition[Batch | Mark | Wake | CaughtUp, Sta
         return look if epochs is None else epochs.rest_until(look)
 
     def _mark_due(self, now_ms: int) -> bool:
-        if self._marked_ms is not None and 0 <= now_ms - self._marked_ms < MARK_EVERY_MS:
+        """At the first look, and then once in each second of the slot's own."""
+        second = (now_ms - self._mark_phase_ms) // MARK_EVERY_MS
+        if second == self._marked:
             return False
-        self._marked_ms = now_ms
+        self._marked = second
         return True
 
 

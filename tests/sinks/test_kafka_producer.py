@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException
 from native.librdkafka import LIBRDKAFKA
 from schemas.records import Encoded, Records
 from sinks.kafka import KafkaOutput
-from sinks.kafka_producer import Failure, KafkaProducer
+from sinks.kafka_producer import FLUSH_LOOK_LATER_MS, FLUSH_LOOK_MS, Failure, KafkaProducer
 from sinks.slots import SinkError, SinkUnreachableError
 
 NOBODY = {"bootstrap.servers": "127.0.0.1:1", "delivery.report.only.error": True, "linger.ms": 0}
@@ -97,6 +97,23 @@ def test_a_queue_that_stays_full_stops_the_flow() -> None:
         output.produce("any", "type", records(5))
     assert output.produced == 2
     assert beats
+
+
+def test_a_flush_looks_often_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Movements wait for it; who has waited for long may wait a little longer, and threads are left in peace."""
+    producer, looks = KafkaProducer(NOBODY), []
+    producer.produce("any", "type", records(1))
+    flush = LIBRDKAFKA.rd_kafka_flush
+
+    def looked(handle: int, ms: int) -> int:
+        looks.append(ms)
+        return int(flush(handle, ms))
+
+    monkeypatch.setattr(LIBRDKAFKA, "rd_kafka_flush", looked)
+    assert producer.flush(0.2) >= 1
+    assert looks[0] == FLUSH_LOOK_MS
+    assert looks[-1] == FLUSH_LOOK_LATER_MS
+    assert looks == sorted(looks)
 
 
 @pytest.mark.parametrize("hear", [KafkaOutput.poll, KafkaOutput.flush])

@@ -17,12 +17,14 @@ BATCH = Batch(ORIGIN, [0], [-1], [None], [b"x"])
 class _Script(PacedPartition[None]):
     """Reads what the test laid ready."""
 
-    def __init__(self, reads: list[list[Batch] | None], around: Surroundings = ALONE, slot: int = 0) -> None:
+    def __init__(
+        self, reads: list[list[Batch] | None], around: Surroundings = ALONE, slot: int = 0, slots: int = 1
+    ) -> None:
         self.clock_ms = 0
         self.drain = False
         self.caught_up = False
         self._reads = iter(reads)
-        super().__init__(lambda: self.clock_ms, lambda: self.drain, around, slot)
+        super().__init__(lambda: self.clock_ms, lambda: self.drain, around, slot, slots)
 
     def read(self, now_ms: int) -> Sequence[Batch] | None:
         return next(self._reads)
@@ -45,6 +47,18 @@ def test_a_mark_comes_first_each_second_and_after_the_clock_was_set_back() -> No
         part.clock_ms = clock_ms
         marked.extend(item.read_ms for item in part.next_batch() if isinstance(item, Mark))
     assert marked == [5_000, 6_000, 4_000]
+
+
+def test_slots_mark_at_instants_of_their_own() -> None:
+    """Each mark goes to every lane: those of all slots at one instant would make movements wait."""
+    marked: list[list[int]] = []
+    for slot in range(4):
+        part = _Script([[]] * 50, slot=slot, slots=4)
+        marked.append([])
+        for clock_ms in range(5_010, 7_400, 50):
+            part.clock_ms = clock_ms
+            marked[slot].extend(item.read_ms for item in part.next_batch() if isinstance(item, Mark))
+    assert marked == [[5_010, 6_010, 7_010], [5_010, 5_260, 6_260, 7_260], [5_010, 5_510, 6_510], [5_010, 5_760, 6_760]]
 
 
 @pytest.mark.parametrize("drained", [True, False])
