@@ -123,6 +123,7 @@ class _Worker:
             is_behind=spec.is_behind,
             hooks=self._hooks(),
             bases=bases,
+            epoch_seconds=settings.state.snapshot_seconds,
         )
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)

@@ -28,6 +28,7 @@ class FileBases:
         self._failed = failed
         self._bytes_waiting_max = bytes_waiting_max
         self._kept: set[str] = set()
+        self._there: set[str] | None = None  # all bases that may be in the folder, once that was looked through
         self._lock = Lock()  # of what both threads change
         self._bytes_waiting = 0
         self._broken: BaseException | None = None
@@ -89,6 +90,8 @@ class FileBases:
     def _write(self, name: str, blob: bytes) -> None:
         """The file is there whole, or not at all, and so is its name in the folder."""
         unfinished = self._folder / f"{name}{UNFINISHED}"
+        there = set[str]() if self._there is None else self._there
+        there.update((name, unfinished.name))
         try:
             with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 file.write(blob)
@@ -101,6 +104,7 @@ class FileBases:
                 unfinished.unlink(missing_ok=True)
             self._failed(name, error)
         else:
+            there.discard(unfinished.name)
             with self._lock:
                 self._kept.add(name)
         finally:
@@ -109,15 +113,20 @@ class FileBases:
 
     def _remove_others(self, lane: int, names: frozenset[str]) -> None:
         """Also what a run that died has left half written; what cannot be removed is in nobody's way."""
+        beginning = f"lane-{lane}-"
         with self._lock:
-            self._kept = {name for name in self._kept if name in names or not name.startswith(f"lane-{lane}-")}
-        for pattern in (f"lane-{lane}-*.base", f"lane-{lane}-*.base{UNFINISHED}"):
-            for file in self._folder.glob(pattern):
-                if file.name not in names:
-                    try:
-                        file.unlink(missing_ok=True)
-                    except OSError as error:
-                        self._failed(file.name, error)
+            self._kept = {name for name in self._kept if name in names or not name.startswith(beginning)}
+        if self._there is None:  # once: to look through it for each lane and epoch takes the core from who works
+            self._there = {
+                file.name for ending in ("", UNFINISHED) for file in self._folder.glob(f"lane-*.base{ending}")
+            }
+        for name in sorted(self._there - names):
+            if name.startswith(beginning):
+                try:
+                    (self._folder / name).unlink(missing_ok=True)
+                    self._there.discard(name)
+                except OSError as error:
+                    self._failed(name, error)
 
 
 def base_in(folder: Path, name: str) -> bytes:

@@ -3,11 +3,14 @@
 Packing all lanes makes movements wait at the end of every epoch, for as long as the state is large. A lane that was
 given little since it was packed whole need not be packed again: it is a pure function of what it was given, so that
 whole blob, its base, and those messages say the same. Bases stand beside the store, and few are made in one epoch.
+
+A lane that was given more than that in each epoch is packed shortly before its end instead, between two activations
+and in turn with the others: what comes after that is little, and so is what movements wait for at the end.
 """
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
-from typing import Any, Final, NamedTuple, Protocol
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 from operators.lane import Lane, LaneSettings
 from operators.route import Item, Part
@@ -27,7 +30,11 @@ from schemas.batches import Batch, Origin
 
 ROW_COST: Final = 20  # a message that goes row by row takes as long as so many plain ones
 MESSAGE_BYTES: Final = 32  # of a message beside its key and payload
-LANES_A_BASE: Final = 4  # of so many lanes of a process one may begin a base in an epoch
+LANES_A_BASE: Final = 4  # of so many lanes of a process one may begin a base at the end of an epoch
+AHEAD_SECONDS: Final = 1.5  # of the end of an epoch lanes are packed, where they are packed before it: late, since
+AHEAD_SECONDS_MIN: Final = 0.3  # what comes after a base stands in the blob, too, but the base has to be on disk then;
+AHEAD_SECONDS_MAX: Final = 6.0  # twice as early after each epoch in which one was not
+PREPARING_SHARE: Final = 0.1  # of a core, while lanes are packed before the end of an epoch
 
 
 class Bases(Protocol):
@@ -56,6 +63,10 @@ class Amount(NamedTuple):
         """Both together."""
         return Amount(self.bytes_ + more.bytes_, self.cost + more.cost)
 
+    def times(self, factor: float) -> "Amount":
+        """So much of it."""
+        return Amount(round(self.bytes_ * factor), round(self.cost * factor))
+
 
 class Limits(NamedTuple):
     """How much may stand as changes: to give a message again takes longer than to unpack what it has led to."""
@@ -78,24 +89,51 @@ LIMITS: Final = Limits()
 class BaseTurns:
     """Who may begin a base, shared by the lanes of a process; else all would be packed in the same epochs.
 
-    Epochs have no number here: one is new when a lane is packed that was packed in it already.
+    Epochs have no number here: one is new when a lane is packed that was packed in it already. They last
+    `epoch_seconds`, by the clock that is given to the methods; where that is 0, nobody is packed before their end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, epoch_seconds: float = 0.0) -> None:
+        self._epoch_seconds = epoch_seconds
         self._packed: set[int] = set()
         self._left = 1
+        self._began: float | None = None
+        self._next = 0.0  # when somebody may be packed before the end
+        self._ahead = AHEAD_SECONDS
+        self._is_late = False  # whether a base was not on disk at the end of this epoch
 
-    def packs(self, lane: int) -> None:
-        """The lane is packed now."""
+    def packs(self, lane: int, now: float) -> None:
+        """The lane is packed now, at the end of an epoch; the next one has begun."""
         if lane in self._packed:
             self._left = -(-len(self._packed) // LANES_A_BASE)
             self._packed.clear()
+            self._is_late = False
         self._packed.add(lane)
+        self._began = now
 
     def take(self) -> bool:
-        """Whether there is a turn left; it is taken by this."""
+        """Whether there is a turn left at the end of this epoch; it is taken by this."""
         self._left -= 1
         return self._left >= 0
+
+    def to_come(self, now: float) -> float | None:
+        """Where somebody may be packed now: how much is still to come in this epoch for each that came so far."""
+        if self._began is None or now < self._next:
+            return None
+        left = self._began + self._epoch_seconds - now
+        if not AHEAD_SECONDS_MIN <= left <= self._ahead:
+            return None
+        passed = now - self._began
+        return left / passed if passed > 0 else None
+
+    def prepared(self, began: float, now: float) -> None:
+        """Packing somebody has taken from `began` until now."""
+        self._next = now + (now - began) * (1 / PREPARING_SHARE - 1)
+
+    def late(self) -> None:
+        """A base that was begun before the end of this epoch is not on disk at its end."""
+        if not self._is_late:
+            self._is_late, self._ahead = True, min(2 * self._ahead, AHEAD_SECONDS_MAX)
 
 
 class Clock(NamedTuple):
@@ -124,21 +162,35 @@ class Restored(NamedTuple):
 
 
 class Keeping:
-    """How one lane is kept: told of all that the lane is about to be `given`, and asked for each `snapshot`."""
+    """How one lane is kept: told of all that the lane is about to be `given`, and asked for each `snapshot`.
+
+    `clock` gives seconds, as the turns go by.
+    """
 
     def __init__(
-        self, lane: Lane, bases: Bases, turns: BaseTurns, changes: Changes | None = None, limits: Limits = LIMITS
+        self,
+        lane: Lane,
+        bases: Bases,
+        turns: BaseTurns,
+        changes: Changes | None = None,
+        limits: Limits = LIMITS,
+        clock: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._lane = lane
         self._bases = bases
         self._turns = turns
         self._limits = limits
+        self._clock = clock
         self._changes = changes
+        self._whole_bytes = 0 if changes is None else changes.base_bytes  # when it was packed last
         self._fresh: list[Batch | Clock] = []  # since the last snapshot
         self._moved = set[Origin]() if changes is None else set(changes.moved)
-        self._bytes = self._messages = 0  # given since the last snapshot
+        self._bytes = self._messages = 0  # given since the last snapshot, or the base that was begun after it
         self._rows = lane.row_wise  # as of then
-        self._used: deque[str | None] = deque(maxlen=limits.snapshots)  # the bases at the last snapshots
+        self._before = Amount()  # given between those two
+        self._is_prepared = False  # whether there is such a base
+        self._begun: set[str] = set()  # bases, since the last snapshot
+        self._used: deque[frozenset[str]] = deque(maxlen=limits.snapshots)  # bases, begun or named by the last of them
 
     def given(self, items: Iterable[Item | Part]) -> None:
         """The lane is about to be given these, all at once."""
@@ -165,30 +217,75 @@ class Keeping:
             if origin in self._moved:  # by ticks that are applied already
                 self._moved.discard(origin)
                 self._fresh.append(Clock(origin, *self._lane.clock_of(origin)))
-            self._fresh.append(part.alone())
+            _append(self._fresh, part.alone())
+
+    def prepare(self) -> None:
+        """Packs the lane now where it would have to be packed at the end of this epoch, and where it has a turn."""
+        began = self._clock()
+        to_come = self._turns.to_come(began)
+        if to_come is None or self._is_prepared or not self._is_better_packed_now(to_come):
+            return
+        self._before, self._is_prepared = self._taken(), True
+        self._begin(self._packed())
+        self._turns.prepared(began, self._clock())
+
+    def _is_better_packed_now(self, to_come: float) -> bool:
+        """Whether changes since now will do at the end of the epoch, but not those since the base that there is."""
+        given, changes = self._given(), self._changes
+        coming = given.times(to_come)
+        if self._whole_bytes < self._limits.base_bytes_min or self._limits.reached(coming, self._whole_bytes):
+            return False
+        if changes is None:
+            return True
+        in_all = changes.amount.plus(given).plus(coming)
+        return self._limits.reached(in_all, changes.base_bytes, self._limits.renewed)
 
     def snapshot(self) -> bytes:
         """The lane's state as one blob."""
-        self._turns.packs(self._lane.number)
-        rows = self._lane.row_wise - self._rows
-        given = Amount(self._bytes, self._messages + (ROW_COST - 1) * rows)
-        self._bytes, self._messages, self._rows = 0, 0, self._lane.row_wise
+        self._turns.packs(self._lane.number, self._clock())
+        given = self._taken()
+        in_all, is_prepared = self._before.plus(given), self._is_prepared
+        self._before, self._is_prepared = Amount(), False
         changes, has_turn = self._with(given), False
         if changes is not None:
             is_old = self._limits.reached(changes.amount, changes.base_bytes, self._limits.renewed)
-            has_turn = is_old and self._turns.take()
+            has_turn = is_old and not is_prepared and self._turns.take()
             if not has_turn:
                 self._changes = changes
                 self._let_go()
                 return self._blob(changes)
-        self._forget()
-        blob = self._lane.snapshot()
-        is_calm = not self._limits.reached(given, len(blob), self._limits.calm)
+        if is_prepared and self._changes is not None and not self._bases.has(self._changes.base):
+            self._turns.late()
+        blob = self._packed()
+        is_calm = not self._limits.reached(in_all, len(blob), self._limits.calm)
         if len(blob) >= self._limits.base_bytes_min and is_calm and (has_turn or self._turns.take()):
-            self._changes = Changes(base_of(self._lane.number, blob), len(blob))
-            self._bases.keep(self._changes.base, blob)
+            self._begin(blob)
         self._let_go()
         return blob
+
+    def _given(self) -> Amount:
+        """Since the last snapshot, or the base that was begun after it."""
+        rows = self._lane.row_wise - self._rows
+        return Amount(self._bytes, self._messages + (ROW_COST - 1) * rows)
+
+    def _taken(self) -> Amount:
+        """As `_given`, which begins anew."""
+        given = self._given()
+        self._bytes, self._messages, self._rows = 0, 0, self._lane.row_wise
+        return given
+
+    def _packed(self) -> bytes:
+        """All of the lane; there are no changes any more."""
+        self._forget()
+        blob = self._lane.snapshot()
+        self._whole_bytes = len(blob)
+        return blob
+
+    def _begin(self, blob: bytes) -> None:
+        """The blob is the base of what comes from now on."""
+        self._changes = Changes(base_of(self._lane.number, blob), len(blob))
+        self._begun.add(self._changes.base)
+        self._bases.keep(self._changes.base, blob)
 
     def _with(self, given: Amount) -> Changes | None:
         """The changes with what is new; None where there are none, or too many, or their base is not kept yet."""
@@ -200,7 +297,7 @@ class Keeping:
             return None
         chunks = changes.chunks
         if self._fresh:
-            chunks, self._fresh = (*chunks, squeezed(_merged(self._fresh))), []
+            chunks, self._fresh = (*chunks, squeezed(self._fresh)), []
         return changes._replace(amount=amount, chunks=chunks, moved=frozenset(self._moved))
 
     def _blob(self, changes: Changes) -> bytes:
@@ -227,11 +324,13 @@ class Keeping:
 
     def _let_go(self) -> None:
         """Bases that were in use at none of the last snapshots may go, whoever began them."""
-        was_full, oldest = len(self._used) == self._limits.snapshots, self._used[0] if self._used else None
-        self._used.append(None if self._changes is None else self._changes.base)
-        used = {name for name in self._used if name is not None}
+        was_full = len(self._used) == self._limits.snapshots
+        oldest = self._used[0] if was_full else frozenset[str]()
+        self._used.append(frozenset(self._begun if self._changes is None else {*self._begun, self._changes.base}))
+        self._begun.clear()
+        used = frozenset[str]().union(*self._used)
         is_full = len(self._used) == self._limits.snapshots  # a run before this one may have used others until then
-        if is_full and (not was_full or oldest not in {None, *used}):
+        if is_full and (not was_full or not oldest <= used):
             self._bases.keep_only(self._lane.number, used)
 
 
@@ -276,31 +375,27 @@ def restored(
     return Restored(lane, Changes(name, len(base), amount, chunks, origins))
 
 
-def _merged(records: Iterable[Batch | Clock]) -> list[Batch | Clock]:
-    """As they are, but batches of one origin that follow each other are one: so they are applied in fewer calls."""
-    merged: list[Batch | Clock] = []
-    for record in records:
-        last = merged[-1] if merged else None
-        if isinstance(record, Batch) and isinstance(last, Batch) and _follows(record, last):
-            merged[-1] = Batch(
-                last.origin,
-                [*last.offsets, *record.offsets],
-                [*last.timestamps, *record.timestamps],
-                [*last.keys, *record.keys],
-                [*last.payloads, *record.payloads],
-                None if last.headers is record.headers is None else _headers_of(last) + _headers_of(record),
-            )
-        else:
-            merged.append(record)
-    return merged
+def _append(records: list[Batch | Clock], batch: Batch) -> None:
+    """Behind them; one that follows the last is one with it: so they are given again in fewer calls."""
+    last = records[-1] if records else None
+    if not isinstance(last, Batch) or not _follows(batch, last):
+        records.append(batch)
+        return
+    headers = None
+    if last.headers is not None or batch.headers is not None:
+        headers = [*_headers_of(last), *_headers_of(batch)]
+    for column, more in zip(last[1:5], batch[1:5], strict=True):
+        cast("list[Any]", column).extend(cast("list[Any]", more))  # both are lists of their own
+    if headers is not None:
+        records[-1] = last._replace(headers=headers)
 
 
 def _follows(batch: Batch, before: Batch) -> bool:
     return batch.origin == before.origin and batch.offsets[0] > before.offsets[-1]
 
 
-def _headers_of(batch: Batch) -> list[list[tuple[str, bytes | None]] | None]:
-    return [None] * len(batch.offsets) if batch.headers is None else list(batch.headers)
+def _headers_of(batch: Batch) -> Sequence[list[tuple[str, bytes | None]] | None]:
+    return [None] * len(batch.offsets) if batch.headers is None else batch.headers
 
 
 def _records_of(chunk: bytes) -> Iterator[Batch | Clock]:

@@ -64,7 +64,8 @@ class LaneMaking(NamedTuple):
     `now_ms` is the wall clock: it decides nothing but how often a SKU is explained, and how often the topic is told of
     it, which is each `tell_ms`. Without `redis_prefix`, how keys begin, all is told at once, and nothing is written
     beforehand for Redis. `shadow` are rules to compare with.
-    `durable` where the dataflow runs with a store that keeps the lanes' snapshots; `is_behind` where a run before this
+    `durable` where the dataflow runs with a store that keeps the lanes' snapshots, at the ends of epochs of
+    `epoch_seconds`, 0 where that is not known; `is_behind` where a run before this
     one has told more than the store may hold. With `bases` a lane that was given little is kept as what it was given,
     within `limits`; never one with `shadow` rules, which may be others in the next run.
     """
@@ -80,6 +81,7 @@ class LaneMaking(NamedTuple):
     hooks: LaneHooks = UNWATCHED
     bases: Bases | None = None
     limits: Limits = LIMITS
+    epoch_seconds: float = 0.0
 
 
 class LaneTurns(NamedTuple):
@@ -94,7 +96,7 @@ class LaneTurns(NamedTuple):
         """Nobody has had one yet."""
         lanes = making.settings.lanes
         explaining = SpareTurns(EXPLAINING_SHARE, EXPLAINING_SHARE_PRESSED, lanes)
-        return cls(Turns(making.tell_ms / lanes, lanes), explaining, BaseTurns())
+        return cls(Turns(making.tell_ms / lanes, lanes), explaining, BaseTurns(making.epoch_seconds))
 
 
 class LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
@@ -146,6 +148,8 @@ class LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
         results += self._refilled(lane, now_ms)
         results += self._told(lane, now_ms)
         results += self._explained(lane, now_ms)
+        if self._keeping is not None:
+            self._keeping.prepare()
         return results, StatefulBatchLogic.RETAIN
 
     def on_eof(self) -> tuple[Iterable[LaneResult], bool]:
@@ -203,7 +207,8 @@ class LaneLogic(StatefulBatchLogic[Routed, LaneResult, bytes]):
             else:
                 self._lane, changes = restored(number, self._blob, making.bases, *made, is_behind=making.is_behind)
             if making.durable and making.bases is not None and making.shadow is None:
-                self._keeping = Keeping(self._lane, making.bases, self._turns.bases, changes, making.limits)
+                turns, clock = self._turns.bases, self._hooks.monotonic
+                self._keeping = Keeping(self._lane, making.bases, turns, changes, making.limits, clock)
             self._was_behind = making.is_behind
             self._blob = None
             if making.redis_prefix is not None:

@@ -52,13 +52,18 @@ class Save(NamedTuple):
     whole: bool = True
 
 
+class Prepare(NamedTuple):
+    """It is shortly before the end of an epoch, and every lane may be packed that would be packed then."""
+
+
 class Restart(NamedTuple):
     """Begin anew from the last snapshots, and read `again` messages of each log a second time."""
 
     again: int
 
 
-Step = Feed | Work | Save | Restart
+Step = Feed | Work | Save | Prepare | Restart
+EPOCH_SECONDS = 10.0
 
 
 def steps(*, restarts: bool = True) -> st.SearchStrategy[list[Step]]:
@@ -66,7 +71,7 @@ def steps(*, restarts: bool = True) -> st.SearchStrategy[list[Step]]:
     feed = st.builds(Feed, st.integers(0, 2), st.integers(1, 12) | st.just(700))
     others: list[st.SearchStrategy[Step]] = [st.just(Work()), st.builds(Save, st.booleans())]
     if restarts:
-        others.append(st.builds(Restart, st.integers(0, 5)))
+        others += [st.builds(Restart, st.integers(0, 5)), st.just(Prepare())]
     return st.lists(st.one_of(feed, feed, feed, *others), max_size=25)
 
 
@@ -109,13 +114,17 @@ class Run:
         *,
         dedupe_ms: int = DEDUPE_MS,
         shadow: Rules | None = None,
+        limits: Limits = CHANGES_PREFERRED,
     ) -> None:
+        self._limits = limits
         self._logs = logs
         self._book = RuleBook(rules)
         self._shadow = None if shadow is None else RuleBook(shadow)
         self._settings = LaneSettings(lanes, INCARNATION, dedupe_ms, as_of_ms)
         self._lanes = [Lane(number, self._book, self._settings, self._shadow) for number in range(lanes)]
-        self._bases, self._turns = BasesInMemory(), BaseTurns()
+        self._bases, self._turns = BasesInMemory(), BaseTurns(EPOCH_SECONDS)
+        self._began = self._now = 0.0  # seconds: when the epoch has begun, and what clocks show
+        self.prepared = 0  # lanes that were packed before the end of an epoch
         self._keepings = [self._keeping(lane) for lane in self._lanes]
         self.saved_as_changes = 0  # lanes
         self._read = [0] * len(logs)
@@ -153,6 +162,8 @@ class Run:
                     self._work()
                 case Save(whole):
                     self._save(whole=whole)
+                case Prepare():
+                    self._prepare()
                 case Restart(again):
                     self._restart(again)
 
@@ -185,10 +196,19 @@ class Run:
             waiting.clear()
 
     def _keeping(self, lane: Lane, changes: Changes | None = None) -> Keeping:
-        return Keeping(lane, self._bases, self._turns, changes, CHANGES_PREFERRED)
+        return Keeping(lane, self._bases, self._turns, changes, self._limits, lambda: self._now)
+
+    def _prepare(self) -> None:
+        self._work()
+        self._now = self._began + EPOCH_SECONDS - 1
+        before = len(self._bases.blobs)
+        for keeping in self._keepings:
+            keeping.prepare()
+        self.prepared += len(self._bases.blobs) - before
 
     def _save(self, *, whole: bool) -> None:
         self._work()
+        self._began = self._now = self._began + EPOCH_SECONDS
         if whole or self._shadow is not None:
             blobs = [lane.snapshot() for lane in self._lanes]
         else:

@@ -2,6 +2,7 @@
 
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,31 @@ def test_only_what_is_needed_stays(bases: FileBases, tmp_path: Path) -> None:
     bases.close()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["lane-1-b.base", "lane-12-c.base", "part-0.sqlite3"]
     assert [bases.has(f"lane-{name}.base") for name in ("1-a", "1-b", "12-c")] == [False, True, True]
+
+
+def test_what_could_not_be_removed_is_tried_again(
+    bases: FileBases, failures: Failures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the next of its lane, though the folder is looked through only once: also what a full disk left behind."""
+    bases.keep_only(1, [])
+    unlink = Path.unlink
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", read_only)
+        bases.keep("lane-1-a.base", b"all of it")
+        bases.keep_only(1, [])
+        bases.keep("lane-2-a.base", b"of another lane")
+        bases.keep_only(2, [])
+        while bases.bytes_waiting or len(failures.told) < 2:
+            time.sleep(0.001)
+    assert Path.unlink is unlink
+    (tmp_path / "lane-3-a.base").write_bytes(b"of another process")
+    bases.keep_only(1, [])
+    bases.close()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["lane-2-a.base", "lane-3-a.base"]
 
 
 def test_a_base_that_is_not_there_is_named(bases: FileBases, tmp_path: Path) -> None:

@@ -9,25 +9,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from operators.keeping import (
+    AHEAD_SECONDS,
+    AHEAD_SECONDS_MAX,
+    AHEAD_SECONDS_MIN,
     LIMITS,
+    PREPARING_SHARE,
     ROW_COST,
     Amount,
     BaseTurns,
     Changes,
+    Clock,
     Keeping,
     Limits,
-    _merged,
+    _append,
     restored,
 )
 from operators.lane import Lane, LaneSettings
-from operators.lane_step import LaneLogic, LaneMaking
+from operators.lane_step import LaneHooks, LaneLogic, LaneMaking
 from operators.route import Part, route
 from operators.rules import RuleBook
 from operators.snapshots import SnapshotError, base_of, is_whole, unpack
 from schemas.batches import Batch, Origin
 from schemas.rules import Rules
 from tests.fact_storms import storm
-from tests.lane_runs import CHANGES_PREFERRED, INCARNATION, BasesInMemory, Feed, Run, Save, Step, Work
+from tests.lane_runs import CHANGES_PREFERRED, INCARNATION, BasesInMemory, Feed, Prepare, Run, Save, Step, Work
 from tests.stories import BEGIN_MS, LOG, RULES
 
 SETTINGS = LaneSettings(1, incarnation=7, dedupe_ms=3_600_000)
@@ -37,13 +42,17 @@ OTHER_LOG = LOG._replace(partition=1)
 class Kept:
     """A lane, how it is kept, and where; `restart` goes on from a blob as another run would."""
 
-    def __init__(self, limits: Limits = CHANGES_PREFERRED, settings: LaneSettings = SETTINGS) -> None:
+    def __init__(
+        self, limits: Limits = CHANGES_PREFERRED, settings: LaneSettings = SETTINGS, epoch_seconds: float = 0.0
+    ) -> None:
         self.bases = BasesInMemory()
+        self.turns = BaseTurns(epoch_seconds)
+        self.now = 0.0
         self.limits = limits
         self.settings = settings
         self.next: dict[Origin, int] = {}
         self.lane = Lane(0, RuleBook(RULES), settings)
-        self.keeping = Keeping(self.lane, self.bases, BaseTurns(), None, limits)
+        self.keeping = Keeping(self.lane, self.bases, self.turns, None, limits, lambda: self.now)
 
     def given(self, *payloads: bytes, log: Origin = LOG) -> None:
         """The next records of that log, in one piece."""
@@ -67,7 +76,13 @@ class Kept:
         """Another run goes on from there."""
         self.settings = settings or self.settings
         self.lane, changes = restored(0, blob, self.bases, RuleBook(RULES), self.settings)
-        self.keeping = Keeping(self.lane, self.bases, BaseTurns(), changes, self.limits)
+        self.keeping = Keeping(self.lane, self.bases, self.turns, changes, self.limits, lambda: self.now)
+
+    def prepared_at(self, now: float) -> bool:
+        """Whether the lane is packed when it is asked then."""
+        self.now, before = now, len(self.bases.blobs)
+        self.keeping.prepare()
+        return len(self.bases.blobs) > before
 
 
 def piece(log: Origin, first: int, payloads: list[bytes]) -> Batch:
@@ -117,24 +132,33 @@ STEPS = st.lists(
         st.builds(Feed, st.integers(0, 2), st.integers(1, 12) | st.just(200)),
         st.just(Work()),
         st.just(Save(whole=False)),
+        st.just(Prepare()),
     ),
     max_size=40,
 )
+RENEWED_AT_ONCE = CHANGES_PREFERRED._replace(renewed=0.0)
 
 
 @pytest.mark.timeout(1200)
-@given(st.integers(0, 2**32), STEPS, st.integers(1, 3), st.booleans())
+@given(
+    st.integers(0, 2**32),
+    STEPS,
+    st.integers(1, 3),
+    st.booleans(),
+    st.sampled_from([CHANGES_PREFERRED, RENEWED_AT_ONCE]),
+)
 def test_a_lane_from_its_changes_is_the_lane_itself(
     seed: int,
     steps: list[Step],
     lanes: int,
     misplaced: bool,  # noqa: FBT001  # drawn
+    limits: Limits,
 ) -> None:
     """Whatever it was given, and however often it was kept and restored: all that it holds is the same."""
     logs, rules = storm(seed, misplaced=misplaced)
-    run, plain = (Run(logs, rules, lanes) for _ in range(2))
+    run, plain = (Run(logs, rules, lanes, limits=limits) for _ in range(2))
     run.take_only(steps)
-    plain.take_only(Work() if isinstance(step, Save) else step for step in steps)
+    plain.take_only(Work() if isinstance(step, Save | Prepare) else step for step in steps)
     plain.take_only([Work()])
     run.take_only([Save(whole=False)])
     assert [contents(lane) for lane in run.lanes] == [contents(lane) for lane in plain.lanes]
@@ -145,6 +169,10 @@ def test_storms_are_kept_as_changes() -> None:
     logs, rules = storm(3)
     run = Run(logs, rules, 1)
     run.take_only([step for _ in range(10) for step in (Feed(0, 9), Feed(1, 9), Save(whole=False))])
+    assert run.saved_as_changes > 5
+    run = Run(logs, rules, 1, limits=RENEWED_AT_ONCE)
+    run.take_only([step for _ in range(10) for step in (Feed(0, 2), Prepare(), Feed(1, 2), Save(whole=False))])
+    assert run.prepared > 3
     assert run.saved_as_changes > 5
 
 
@@ -185,13 +213,20 @@ def test_batches_are_joined_where_their_log_goes_on() -> None:
     """Never with another log's, nor where a log was read again: offsets of a batch grow."""
     first, more, again = (piece(LOG, begin, [moved(begin), moved(begin + 1)]) for begin in (0, 2, 3))
     other, headed = piece(OTHER_LOG, 9, [moved(9)]), piece(LOG, 5, [moved(5)])._replace(headers=[[("a", b"b")]])
-    joined = _merged([first, more, again, headed, other])
-    assert [record.offsets for record in joined if isinstance(record, Batch)] == [[0, 1, 2, 3], [3, 4, 5], [9]]
+    plain, clock = piece(LOG, 6, [moved(6)]), Clock(LOG, 6, BEGIN_MS)
+    joined: list[Batch | Clock] = []
+    for batch in (first, more, again, headed, plain, other):
+        _append(joined, batch)
+    assert [record.offsets for record in joined if isinstance(record, Batch)] == [[0, 1, 2, 3], [3, 4, 5, 6], [9]]
     assert [record.headers for record in joined if isinstance(record, Batch)] == [
         None,
-        [None, None, [("a", b"b")]],
+        [None, None, [("a", b"b")], None],
         None,
     ]
+    assert [len(record.payloads) for record in joined if isinstance(record, Batch)] == [4, 4, 1]
+    behind_clock: list[Batch | Clock] = [clock]
+    _append(behind_clock, other)
+    assert behind_clock == [clock, other]
 
 
 def test_who_is_to_be_told_and_explained_is_kept_beside_the_changes() -> None:
@@ -247,6 +282,116 @@ def test_a_base_is_renewed_when_there_is_a_turn() -> None:
     assert not kept_as_changes(blob)
     kept.given(moved(9999))
     assert unpack(kept.snapshot())["base"] == base_of(0, blob) != base_of(0, first)
+
+
+BUSY = CHANGES_PREFERRED._replace(cost_max=100, calm=0.0)  # no base is begun at the end of an epoch
+EPOCH = 10.0
+LATE = EPOCH - AHEAD_SECONDS + 0.1
+
+
+def busy(limits: Limits = BUSY) -> Kept:
+    """A lane that was packed at the end of an epoch, was given more than may stand as changes, and keeps no base."""
+    kept = Kept(limits, epoch_seconds=EPOCH)
+    kept.given(*(moved(number) for number in range(9)))
+    assert not kept_as_changes(kept.snapshot())
+    kept.given(*(moved(number) for number in range(9, 300)))
+    return kept
+
+
+def test_a_busy_lane_is_packed_before_the_end_of_an_epoch() -> None:
+    """So at its end there is little to pack: what came since then, and nothing is lost or given twice."""
+    kept = busy()
+    assert kept.prepared_at(LATE)
+    kept.given(moved(300), moved(301))
+    blob = kept.snapshot()
+    assert kept_as_changes(blob)
+    assert unpack(blob)["amount"] == [unpack(blob)["amount"][0], 2]
+    assert len(blob) < len(kept.lane.snapshot()) // 3
+    before = contents(kept.lane)
+    kept.restart(blob)
+    assert contents(kept.lane) == before
+
+
+def test_a_lane_is_packed_before_the_end_only_where_that_is_of_use() -> None:
+    """Shortly before it, once, where little is still to come, and not where it would not be packed at the end."""
+    for now in (1.0, LATE - 0.2, EPOCH - AHEAD_SECONDS_MIN + 0.1, EPOCH + 1):
+        assert not busy().prepared_at(now)
+    kept = busy()
+    assert kept.prepared_at(LATE)
+    kept.given(*(moved(number) for number in range(300, 380)))  # old already, but new enough
+    assert not kept.prepared_at(LATE + 0.2)
+    many = busy()
+    many.given(*(moved(number) for number in range(300, 1200)))  # 1,191 until now, so 233 to come in the rest
+    assert not many.prepared_at(LATE)
+    small = busy(BUSY._replace(base_bytes_min=1 << 20))
+    assert not small.prepared_at(LATE)
+    calm = Kept(BUSY._replace(calm=1.0), epoch_seconds=EPOCH)
+    calm.given(moved(0))
+    calm.snapshot()
+    calm.given(moved(1))
+    assert not calm.prepared_at(LATE)
+    assert kept_as_changes(calm.snapshot())
+    unknown = Kept(BUSY, epoch_seconds=0.0)
+    unknown.given(moved(0))
+    unknown.snapshot()
+    assert not unknown.prepared_at(LATE)
+
+
+def test_a_base_that_would_be_renewed_is_renewed_before_the_end() -> None:
+    """Where changes will be old by then; with the new one nobody takes a turn at the end."""
+    kept = Kept(CHANGES_PREFERRED._replace(cost_max=100), epoch_seconds=EPOCH)
+    kept.given(moved(0))
+    kept.snapshot()
+    kept.given(*(moved(number) for number in range(1, 61)))
+    assert not kept.prepared_at(5.0)
+    kept.given(moved(61))
+    assert not kept.prepared_at(EPOCH - 0.35)  # 61, and two to come, of 75
+    kept.given(*(moved(number) for number in range(62, 76)))
+    assert kept.prepared_at(EPOCH - 0.31)
+    assert unpack(kept.snapshot())["amount"] == [0, 0]
+
+
+def test_lanes_are_packed_before_the_end_one_after_the_other() -> None:
+    """They take a part of a core only: movements are applied meanwhile."""
+    turns = BaseTurns(EPOCH)
+    turns.packs(0, 100.0)
+    assert turns.to_come(100.0 + LATE) == pytest.approx((EPOCH - LATE) / LATE)
+    turns.prepared(100.0 + LATE, 100.0 + LATE + 0.01)
+    free = 100.0 + LATE + 0.01 / PREPARING_SHARE
+    assert turns.to_come(free - 0.001) is None
+    assert turns.to_come(free + 0.001) is not None
+
+
+def test_who_was_late_begins_earlier() -> None:
+    """A base that is not on disk at the end was packed in vain: the lane is packed whole, and the next time sooner."""
+    kept = busy(BUSY._replace(calm=0.5))
+    assert kept.prepared_at(LATE)
+    kept.bases.blobs.clear()
+    assert not kept_as_changes(kept.snapshot())
+    assert not kept.bases.blobs  # it was given too much in this epoch to begin one at the end
+    kept.given(*(moved(number) for number in range(300, 500)))
+    assert kept.prepared_at(LATE + EPOCH - 2 * AHEAD_SECONDS + 0.1)
+    turns, ahead = BaseTurns(EPOCH), AHEAD_SECONDS
+    for end in range(9):
+        turns.packs(0, EPOCH * end)
+        assert turns.to_come(EPOCH * (end + 1) - ahead + 0.1) is not None
+        assert turns.to_come(EPOCH * (end + 1) - ahead - 0.1) is None
+        turns.late()
+        turns.late()  # of another lane, in the same epoch
+        ahead = min(2 * ahead, AHEAD_SECONDS_MAX)
+
+
+def test_bases_that_were_packed_in_vain_are_let_go() -> None:
+    """They were named by no snapshot, and nobody goes on from them."""
+    kept = busy(BUSY._replace(cost_max=150))
+    for epoch in range(12):
+        begin = 300 + 1000 * epoch
+        kept.given(*(moved(number) for number in range(begin, begin + 300)))
+        assert kept.prepared_at(kept.now + LATE if epoch else LATE)
+        kept.given(*(moved(number) for number in range(begin + 300, begin + 500)))  # more than was to be expected
+        kept.now += EPOCH - LATE
+        assert not kept_as_changes(kept.snapshot())
+        assert len(kept.bases.blobs) <= kept.limits.snapshots
 
 
 def test_what_goes_row_by_row_counts_more() -> None:
@@ -461,6 +606,30 @@ def test_limits_are_of_bytes_and_of_work() -> None:
 def test_changes_begin_empty() -> None:
     """A base alone says what the lane was."""
     assert Changes("lane-0-1.base", 10).amount == Amount(0, 0)
+
+
+def test_a_step_packs_its_lane_before_the_end_of_an_epoch() -> None:
+    """When it is given something, and when it is woken."""
+    now = 0.0
+    hooks = LaneHooks(monotonic=lambda: now)
+    for is_given in (True, False):
+        bases, now = BasesInMemory(), 0.0
+        making = LaneMaking(
+            RuleBook(RULES), SETTINGS, lambda: BEGIN_MS, durable=True, hooks=hooks, bases=bases, limits=BUSY,
+            epoch_seconds=EPOCH,
+        )  # fmt: skip
+        logic = LaneLogic(None, making)
+        logic.on_batch(route(piece(LOG, 0, [moved(0)]), 1))
+        logic.snapshot()
+        logic.on_batch(route(piece(LOG, 1, [moved(number) for number in range(1, 300)]), 1))
+        assert not bases.blobs
+        now = LATE
+        if is_given:
+            logic.on_batch(route(piece(LOG, 300, [moved(300)]), 1))
+        else:
+            logic.on_notify()
+        assert len(bases.blobs) == 1
+        assert kept_as_changes(logic.snapshot())
 
 
 def test_a_step_without_bases_or_with_shadow_rules_packs_its_lane() -> None:
