@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from operators.memory import lengthened, roomier, zeros
-from operators.packing import packed, places_of, places_of_row, unpack
+from operators.packing import packed, places_of, places_of_row, scratch, unpack
 from operators.plain import MEMBER_FACTOR, OWNER_FACTOR, NameTable, PairTable, enter_names, enter_pairs
 from operators.snapshots import Dense
 
@@ -99,6 +99,12 @@ class Columns:
         self.table = lengthened(kept, max(FIRST_CAPACITY, self.rows))
         self._view()
 
+    def begin(self, rows: int) -> None:
+        """So many rows of zeros, and no others."""
+        self.rows = rows
+        self.table = zeros(max(FIRST_CAPACITY, rows), self._dtype)
+        self._view()
+
     def dump(self) -> dict[str, Any]:
         """How many rows, the columns' names, and all numbers of them."""
         numbers = Dense(packed(self.table, self._places, self.rows))
@@ -111,7 +117,7 @@ class Columns:
             return
         if dumped["names"] != list(self._types):
             raise ValueError(f"columns {dumped['names']}, not {list(self._types)}")
-        self._begin(dumped["rows"])
+        self.begin(dumped["rows"])
         unpack(dumped["numbers"], self.table, self._places, self.rows)
 
     def _load_second_format(self, dumped: Mapping[str, bytes]) -> None:
@@ -120,15 +126,9 @@ class Columns:
         lengths = {len(values) for values in loaded.values()}
         if len(lengths) != 1:
             raise ValueError(f"columns of different lengths: {sorted(lengths)}")
-        self._begin(lengths.pop())
+        self.begin(lengths.pop())
         for name, values in loaded.items():
             self.table[name][: self.rows] = values
-
-    def _begin(self, rows: int) -> None:
-        """So many rows of zeros, and no others."""
-        self.rows = rows
-        self.table = zeros(max(FIRST_CAPACITY, rows), self._dtype)
-        self._view()
 
     def _grow(self, rows: int) -> None:
         """Room for this many rows."""
@@ -141,6 +141,16 @@ class Columns:
 
     def _little_endian(self, name: str) -> np.dtype[Any]:
         return np.dtype(self._types[name]).newbyteorder("<")
+
+
+def dump_of(columns: Mapping[str, Array]) -> dict[str, Any]:
+    """What `Columns` with these values would dump, for those whose numbers stand elsewhere, or otherwise, in memory."""
+    rows = len(next(iter(columns.values())))
+    numbers = scratch.array("columns", np.int64, rows * len(columns))[: rows * len(columns)]
+    for number, values in enumerate(columns.values()):
+        numbers[number * rows : (number + 1) * rows] = values
+    places = [place for number in range(len(columns)) for place in (numbers.itemsize, number * rows, 1)]
+    return {"rows": rows, "names": list(columns), "numbers": Dense(packed(numbers, np.array(places, np.int64), rows))}
 
 
 class Grid:

@@ -1198,9 +1198,9 @@ def _standing(standings: Records, pairs: PairTable, sizes: Ints, sku: int, chann
 
 @compiled
 def _offer(
-    positions: Records, pairs: PairTable, rules: RuleColumns, trusts: Ints, class_: int, place: int, sku: int, owed: int
+    positions: Records, pairs: PairTable, rules: RuleColumns, trusts: Ints, class_: int, place: int, sku: int
 ) -> tuple[int, int]:
-    """What the channel at `place` may sell and promise of `sku`, with no contract on it: as `sellable.offer_of`."""
+    """What the channel at `place` may sell and promise of `sku`, which owes nothing: as `sellable.offer_of`."""
     rule, units, shortfall = rules.channels[place], 0, 0
     if rule.sell == 0 or rule.commitment_only != 0:
         return 0, 0
@@ -1216,8 +1216,7 @@ def _offer(
         next_ = pairs.nexts[next_ - 1]
     safety = max(rule.safety_units, -(-units * rule.safety_percent // 100))
     sellable = max(0, units * rule.share_percent // 100 - safety)
-    debt = owed if rule.backorder_units != 0 else 0
-    promised = sellable + max(0, rule.backorder_units - debt - shortfall)
+    promised = sellable + max(0, rule.backorder_units - shortfall)
     if rule.cap_units != NO_CAP:
         promised = min(promised, rule.cap_units)
     return sellable, promised
@@ -1234,10 +1233,9 @@ def _stand(
         rule = rules.channels[place]
         row = _standing(standings, pairs, sizes, sku, rule.channel, row + 1)
         standing = standings[row]
-        sellable, promised = _offer(positions, position_pairs, rules, trusts, class_, place, sku, standing.backordered)
+        sellable, promised = _offer(positions, position_pairs, rules, trusts, class_, place, sku)
         standing.sellable = sellable
         standing.promised = promised
-        standing.overcommitted = 0
         before = standing.level
         after, recovered = _level_after(sellable, rule.low_stock_at, rule.recovered_at, standing.recovered != 0)
         standing.level = after

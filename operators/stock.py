@@ -17,6 +17,7 @@ from operators.reorder import NO_DEMAND, Demand, days_of_cover, dynamic_safety_u
 from operators.reorder_points import DemandState
 from operators.rule_columns import PlainRules
 from operators.rules import DYNAMIC, PlaceRules, ResolvedChannel, RuleBook, SkuRules
+from operators.standings import Standings
 from operators.ticks import Clocks
 from operators.trust import TRUSTED_PERCENT, Trust, trusted_units
 from operators.windows import DAYS, Windows
@@ -60,21 +61,6 @@ _POSITION_COLUMNS_DERIVED: Final[dict[str, type[np.generic]]] = {
     "entry": np.int32,  # row + 1 of the newest entry of its history
     "entries": np.int32,
     "counted_ms": np.int64,  # the time of the latest count of any of its quantities; 0: there was none
-}
-_STANDING_COLUMNS: Final[dict[str, type[np.generic]]] = {
-    "sku": np.int32,
-    "channel": np.int32,
-    "level": np.int8,
-    "recovered": np.int8,
-    "crossed": np.int8,  # 1 after the first crossing
-    "sellable": np.int64,
-    "promised": np.int64,
-    "contract": np.int8,  # 1 once the channel has had a commitment
-    "committed": np.int64,
-    "open": np.int64,
-    "drawn": np.int64,
-    "overcommitted": np.int64,
-    "backordered": np.int64,
 }
 DEMANDS_MAX: Final = 256  # of one lane, that are remembered: each takes some 400 bytes
 _QUANTITY: Final = {name: index for index, name in enumerate(QUANTITIES)}
@@ -133,7 +119,7 @@ class Stock:
         self.return_windows = Windows()
         self._position_rows = Pairs(self.positions, "sku", "location")
         self._channels = Names()
-        self._standings = Columns(_STANDING_COLUMNS)
+        self._standings = Standings()
         self._standing_rows = Pairs(self._standings, "sku", "channel")
         self._resolved: list[SkuRules] = []  # by SKU
         self.plain_rules = PlainRules(self.locations, self._channels)
@@ -246,29 +232,27 @@ class Stock:
 
     def ledger(self, sku: int, channel: str) -> Ledger | None:
         """The channel's commitment of `sku`, None where it never had one."""
-        row, cells = self._standing_row(sku, channel), self._standings.cells
-        if row < 0 or not cells["contract"][row]:
-            return None
-        return Ledger(cells["committed"][row], cells["open"][row], cells["drawn"][row])
+        row = self._standing_row(sku, channel)
+        return None if row < 0 else self._standings.ledger(row)
 
     def set_ledger(self, sku: int, channel: str, ledger: Ledger, clock_ms: int) -> None:
         """Writes the channel's commitment of `sku` down."""
         row = self._standing_rows.add(sku, self._channels.add(channel))
-        cells = self._standings.cells
-        cells["committed"][row], cells["open"][row], cells["drawn"][row] = ledger
-        if not cells["contract"][row]:
-            cells["contract"][row] = self.skus.cells["ledgers"][sku] = 1
+        is_first = self._standings.ledger(row) is None
+        self._standings.set_ledger(row, ledger)
+        if is_first:
+            self.skus.cells["ledgers"][sku] = 1
             self.resolve_again(sku, clock_ms)
 
     def backordered(self, sku: int, channel: str) -> int:
         """Units that the channel owes of `sku`."""
         row = self._standing_row(sku, channel)
-        return 0 if row < 0 else int(self._standings.cells["backordered"][row])
+        return 0 if row < 0 else self._standings.backordered(row)
 
     def owe(self, sku: int, channel: str, units: int) -> None:
         """The channel owes `units` more of `sku`, or fewer for negative ones."""
         row = self._standing_rows.add(sku, self._channels.add(channel))
-        self._standings.cells["backordered"][row] += units
+        self._standings.owe(row, units)
 
     def view(self, sku: int, channel: str, clock_ms: int) -> View:
         """What `channel`, which the rules know, sees of `sku` now, with a field or without, if everybody is trusted."""
@@ -478,7 +462,7 @@ class Stock:
         """The channels that are known, by row."""
         return self._channels
 
-    def tables(self) -> tuple[Columns, Pairs, Columns, Pairs]:
+    def tables(self) -> tuple[Columns, Pairs, Standings, Pairs]:
         """Positions and standings, each with the table of its pairs, for compiled loops."""
         return self.positions, self._position_rows, self._standings, self._standing_rows
 
@@ -524,13 +508,10 @@ class Stock:
         """The commitments of `sku`, by channel."""
         if not self.skus.cells["ledgers"][sku]:
             return {}
-        cells = self._standings.cells
         return {
-            self._channels[cells["channel"][row]]: Ledger(
-                cells["committed"][row], cells["open"][row], cells["drawn"][row]
-            )
+            self.channel_of(row): ledger
             for row in self._standing_rows.of(sku)
-            if cells["contract"][row]
+            if (ledger := self._standings.ledger(row)) is not None
         }
 
     def _views(self, sku: int, resolved: SkuRules, spares: list[Spare], moment_ms: int) -> Iterator[View]:
@@ -594,7 +575,7 @@ class Stock:
         row = self._standing_rows.add(sku, self._channels.add(rule.name))
         cells = self._standings.cells
         cells["sellable"][row], cells["promised"][row] = offer
-        cells["overcommitted"][row] = view.overcommitted
+        self._standings.set_overcommitted(row, view.overcommitted)
         return _cross(
             cells, row, offer.sellable, rule.low_stock_at, rule.recovered_at, channel=rule.name, location=None
         )
@@ -621,7 +602,7 @@ class Stock:
             if row < 0:
                 continue  # not looked at yet
             is_account = ACCOUNT_SEPARATOR in rule.name
-            if is_account and rule.name not in resolved.named and cells["committed"][row] <= 0:
+            if is_account and rule.name not in resolved.named and not self._has_contract_stock(row):
                 continue
             yield (
                 rule.name,
@@ -629,9 +610,13 @@ class Stock:
                     cells["promised"][row],
                     cells["sellable"][row],
                     LEVELS[cells["level"][row]],
-                    cells["overcommitted"][row],
+                    self._standings.overcommitted(row),
                 ),
             )
+
+    def _has_contract_stock(self, standing: int) -> bool:
+        ledger = self._standings.ledger(standing)
+        return ledger is not None and ledger.committed > 0
 
     def _location_availabilities(self, sku: int) -> dict[str, LocationAvailability]:
         cells = self.positions.cells

@@ -28,12 +28,13 @@ from tests.stories import LOG, RULES
 
 SECOND_FORMAT = Path(__file__).parent / "snapshots" / "lane-format-2.bin"
 FOURTH_FORMAT = Path(__file__).parent / "snapshots" / "lane-format-4.bin"
+FIFTH_FORMAT = Path(__file__).parent / "snapshots" / "lane-format-5.bin"
 SETTINGS = LaneSettings(1, 1, 72 * 3_600_000)
 TYPES: dict[str, type[np.generic]] = {"wide": np.int64, "narrow": np.int8, "middle": np.int32, "wider": np.int64}
 BEFORE: dict[str, type[np.generic]] = dict.fromkeys(("position", "hour", "day"), np.int32)
 BOUNDS = {np.dtype(type_): (np.iinfo(type_).min, np.iinfo(type_).max) for type_ in (np.int64, np.int32, np.int8)}
 OF_THE_PROCESS = {  # how it came here, of which nothing follows
-    *("touched", "edits", "classes", "special"),
+    *("touched", "edits", "classes", "special", "obligation"),
     *("hour_row", "hour_units", "day_row", "day_units"),  # what they say is compared as hours and days
 }
 SEEDS = st.integers(0, 2**32 - 1)
@@ -142,6 +143,7 @@ def everything(lane: Lane) -> dict[str, object]:
                 found[f"{number} {name}"] = table[name].tolist()
     skus, positions = range(stock.skus.rows), range(stock.positions.rows)
     return found | {
+        "standings": {name: column.tolist() for name, column in stock.tables()[2].with_obligations().items()},
         "ids": [ids[name].tolist() for name in ids.dtype.names or ()],
         "known": [lane._ids.knows(int(hash_), int(sku)) for hash_, sku in zip(ids["hash"], ids["sku"], strict=True)],  # noqa: SLF001
         "facts": [(lane._facts.of(sku), lane._facts.sightings(sku)) for sku in skus],  # noqa: SLF001
@@ -232,7 +234,7 @@ def test_the_second_format_is_restored() -> None:
     for table, dumped in (
         (stock.skus, state["stock"]["sku_columns"]),
         (stock.positions, positions),
-        (stock.tables()[2], state["stock"]["standing_columns"]),
+        (stock.tables()[2].with_obligations(), state["stock"]["standing_columns"]),
         (stock.history._entries, entries),  # noqa: SLF001
     ):
         for name, bytes_ in dumped.items():
@@ -266,3 +268,15 @@ def test_the_fourth_format_is_restored() -> None:
     assert {(1, 1), (3, 1)} <= set(seen)
     again = Lane.restore(0, lane.snapshot(), book, SETTINGS)
     assert everything(again) == everything(lane)
+
+
+def test_what_the_fifth_format_says_is_written_again() -> None:
+    """Contracts, debts, counts, the first time and the last one: a release that wrote it reads what this one writes."""
+    blob, book = FIFTH_FORMAT.read_bytes(), RuleBook(RULES)
+    lane = Lane.restore(0, blob, book, SETTINGS)
+    stock = lane._stock  # noqa: SLF001
+    before, after = unpack(blob)["stock"], unpack(lane.snapshot())["stock"]
+    assert after == before
+    bound = {name: np.count_nonzero(column) for name, column in stock.tables()[2].with_obligations().items()}
+    del bound["sku"], bound["channel"]
+    assert min(bound.values()) > 1, bound
