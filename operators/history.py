@@ -1,23 +1,29 @@
 """History: what changed a position's quantities and when, so that counts and statements hold as of their time."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 
-from operators.columns import Array, Columns, Pairs
+from operators.columns import Array, Columns, Pairs, dump_of
 from operators.packing import mark_live_entries
-from operators.plain import chain_entries
+from operators.plain import STAMP_BITS, STAMP_COUNT, STAMP_QUANTITY, chain_entries
 from operators.positions import QUANTITIES
 
 _ENTRY_COLUMNS: Final[dict[str, type[np.generic]]] = {
     "position": np.int32,
-    "quantity": np.int8,  # index of QUANTITIES
-    "anchor": np.int8,  # 1: a count, whose amount is the jump that it made
-    "time_ms": np.int64,
-    "amount": np.int64,
+    "stamp": np.int64,  # as `stamp_of` makes it
+    "amount": np.int64,  # of a count the jump that it made
 }
 _ENTRY_COLUMNS_DERIVED: Final[dict[str, type[np.generic]]] = {
     "previous": np.int32,  # row + 1 of the position's entry before this one, 0: none
+}
+_SNAPSHOT_COLUMNS: Final[dict[str, type[np.generic]]] = {  # as they once stood in memory
+    "position": np.int32,
+    "quantity": np.int8,
+    "anchor": np.int8,
+    "time_ms": np.int64,
+    "amount": np.int64,
 }
 _ANCHOR_COLUMNS: Final[dict[str, type[np.generic]]] = {
     "position": np.int32,
@@ -27,6 +33,66 @@ _ANCHOR_COLUMNS: Final[dict[str, type[np.generic]]] = {
 }
 ROWS_BEFORE_CLEANING: Final = 1024
 NEVER: Final = -1
+
+
+def stamp_of(time_ms: int, quantity: int, *, is_count: bool) -> int:
+    """When something changed, an index of QUANTITIES, and whether that was a count, in one number of 64 bits.
+
+    The time comes first, so of one quantity's counts the later one has the larger stamp.
+    """
+    return time_ms << STAMP_BITS | is_count * STAMP_COUNT | quantity
+
+
+class Entries(Columns):
+    """Changes of quantities, in the order in which they came."""
+
+    def __init__(self) -> None:
+        super().__init__(_ENTRY_COLUMNS, _ENTRY_COLUMNS_DERIVED)
+
+    @property
+    def times_ms(self) -> Array:
+        """When each was."""
+        times_ms: Array = self["stamp"] >> STAMP_BITS
+        return times_ms
+
+    @property
+    def quantities(self) -> Array:
+        """Which quantity each changed, as an index of QUANTITIES."""
+        return (self["stamp"] & STAMP_QUANTITY).astype(np.int8)
+
+    @property
+    def counts(self) -> Array:
+        """Whether each is a count."""
+        counts: Array = (self["stamp"] & STAMP_COUNT) != 0
+        return counts
+
+    def told(self, wanted: Array) -> list[tuple[int, int, int]]:
+        """Position, quantity and time of those that `wanted`, a mask or their rows, names."""
+        stamps = self["stamp"][wanted]
+        columns = self["position"][wanted], stamps & STAMP_QUANTITY, stamps >> STAMP_BITS
+        return list(zip(*(column.tolist() for column in columns), strict=True))
+
+    def without_stamps(self) -> dict[str, Array]:
+        """All that is known of each, in columns of its own."""
+        return {
+            "position": self["position"],
+            "quantity": self.quantities,
+            "anchor": self.counts.view(np.int8),
+            "time_ms": self.times_ms,
+            "amount": self["amount"],
+        }
+
+    def dump(self) -> dict[str, Any]:
+        """All entries, without stamps."""
+        return dump_of(self.without_stamps())
+
+    def load(self, dumped: Mapping[str, Any]) -> None:
+        """Replaces all entries."""
+        loaded = Columns(_SNAPSHOT_COLUMNS)
+        loaded.load(dumped)
+        self.begin(loaded.rows)
+        self["position"][:], self["amount"][:] = loaded["position"], loaded["amount"]
+        self["stamp"][:] = loaded["time_ms"] << STAMP_BITS | loaded["anchor"] * STAMP_COUNT | loaded["quantity"]
 
 
 class History:
@@ -42,7 +108,7 @@ class History:
         self._positions = positions
         self._as_of_ms = as_of_ms
         self._entries_max = entries_max
-        self._entries = Columns(_ENTRY_COLUMNS, _ENTRY_COLUMNS_DERIVED)
+        self._entries = Entries()
         self._anchors = Columns(_ANCHOR_COLUMNS)
         self._anchor_rows = Pairs(self._anchors, "position", "quantity")
         self._kept = 0
@@ -85,15 +151,11 @@ class History:
         """What the quantity was at `time_ms`, which lies within the horizon."""
         value = int(self._positions.cells[QUANTITIES[quantity]][position])
         cells = self._entries.cells
-        quantities, times_ms, amounts, previous = (
-            cells["quantity"],
-            cells["time_ms"],
-            cells["amount"],
-            cells["previous"],
-        )
+        stamps, amounts, previous = cells["stamp"], cells["amount"], cells["previous"]
+        later = stamp_of(time_ms + 1, 0, is_count=False)  # the least stamp after that time
         row = self._positions.cells["entry"][position] - 1
         while row >= 0:
-            if quantities[row] == quantity and times_ms[row] > time_ms:
+            if stamps[row] >= later and stamps[row] & STAMP_QUANTITY == quantity:
                 value -= amounts[row]
             row = previous[row] - 1
         return value
@@ -146,19 +208,17 @@ class History:
     def _shrink_jump(self, position: int, quantity: int, time_ms: int, amount: int) -> None:
         """The first count at or after `time_ms` takes up `amount`, so that nothing after it moves."""
         cells = self._entries.cells
-        times_ms = cells["time_ms"]
-        later = [row for row in self._counts.get((position, quantity), ()) if times_ms[row] >= time_ms]
+        stamps, least = cells["stamp"], stamp_of(time_ms, quantity, is_count=True)
+        later = [row for row in self._counts.get((position, quantity), ()) if stamps[row] >= least]
         if later:
-            first = min(later, key=times_ms.__getitem__)  # of several at one time the one that was read first
+            first = min(later, key=stamps.__getitem__)  # of several at one time the one that was read first
             cells["amount"][first] -= amount
 
     def _enter(self, position: int, quantity: int, time_ms: int, amount: int, *, is_anchor: bool) -> None:
         row = self._entries.add_row()
         cells, last = self._entries.cells, self._positions.cells["entry"]
         cells["position"][row] = position
-        cells["quantity"][row] = quantity
-        cells["anchor"][row] = is_anchor
-        cells["time_ms"][row] = time_ms
+        cells["stamp"][row] = stamp_of(time_ms, quantity, is_count=is_anchor)
         cells["amount"][row] = amount
         cells["previous"][row] = last[position]
         last[position] = row + 1
@@ -173,8 +233,9 @@ class History:
     def _shorten(self, position: int) -> None:
         """Too many entries of one position: its horizon moves up until three quarters are left."""
         entries = self._entries
-        mine = (entries["position"] == position) & (entries["time_ms"] >= self.horizon_ms(position))
-        times_ms = np.sort(entries["time_ms"][mine])
+        of_all = entries.times_ms
+        mine = (entries["position"] == position) & (of_all >= self.horizon_ms(position))
+        times_ms = np.sort(of_all[mine])
         if len(times_ms) > self._entries_max:
             floor_ms = int(times_ms[len(times_ms) // 4])
             if np.count_nonzero(times_ms >= floor_ms) > self._entries_max:
@@ -189,11 +250,10 @@ class History:
         if mark_live_entries(entries.table, entries.rows, positions.table, self._as_of_ms, live) == entries.rows:
             self._kept = entries.rows
             return
-        for row in np.flatnonzero(~live & (entries["anchor"] != 0)).tolist():
-            cells = entries.cells
-            anchor = self._anchor_rows.row(cells["position"][row], cells["quantity"][row])
-            dropped_ms = self._anchors.cells["dropped_ms"]
-            dropped_ms[anchor] = max(dropped_ms[anchor], cells["time_ms"][row])
+        dropped_ms = self._anchors.cells["dropped_ms"]
+        for position, quantity, time_ms in entries.told(~live & entries.counts):
+            anchor = self._anchor_rows.row(position, quantity)
+            dropped_ms[anchor] = max(dropped_ms[anchor], time_ms)
         entries.keep(live)
         self._kept = entries.rows
         self._chain()
@@ -202,9 +262,9 @@ class History:
     def _find_counts(self) -> None:
         """Where the counts stand among the entries, of which there are many more."""
         self._counts.clear()
-        cells = self._entries.cells
-        for row in np.flatnonzero(self._entries["anchor"]).tolist():
-            self._counts.setdefault((cells["position"][row], cells["quantity"][row]), []).append(row)
+        rows = np.flatnonzero(self._entries.counts)
+        for row, (position, quantity, _) in zip(rows.tolist(), self._entries.told(rows), strict=True):
+            self._counts.setdefault((position, quantity), []).append(row)
 
     def _chain(self) -> None:
         """Links each entry to the one before it at the same position, in the order in which they came."""

@@ -33,7 +33,8 @@ ONE: Final = np.uint64(1)
 NOTHING: Final = np.uint64(0)
 SEVEN_BITS: Final = np.uint64(0x7F)
 DAMAGED: Final = -1
-# Of the layout of last facts, as in plain.py: what is taken from another file the compiler's cache would not see change
+# Of layouts, as in plain.py: what is taken from another file the compiler's cache would not see change
+STAMP_BITS: Final = 8  # of an entry of the history, below its time
 KEPT: Final = 8  # facts of a SKU
 HEAD_BYTES: Final = 24  # of a fact
 WIDER_HEAD_BYTES: Final = 6  # so much more they had before: who goes back to such a release makes room for them
@@ -337,7 +338,7 @@ def mark_live_entries(entries: Records, rows: int, positions: Records, as_of_ms:
     for row in range(rows):
         position = entries[row].position
         horizon_ms = max(positions[position].newest_ms - as_of_ms, positions[position].floor_ms)
-        live[row] = entries[row].time_ms >= horizon_ms
+        live[row] = entries[row].stamp >> STAMP_BITS >= horizon_ms
         count += live[row]
     return count
 

@@ -824,6 +824,10 @@ OUT, LOW, IN_STOCK = range(3)
 ID_SHIFT: Final = np.uint64(20)
 IN_TRANSIT: Final = 5
 MOVED_MAX: Final = 8  # entries of the history that one movement makes
+# Of an entry's stamp: above these bits stands its time, in them an index of QUANTITIES, and whether it is a count
+STAMP_BITS: Final = 8
+STAMP_QUANTITY: Final = 0x3F
+STAMP_COUNT: Final = 0x40
 HOURS: Final = 24
 DAYS: Final = 29
 STOCK_DAYS_MASK: Final = (1 << DAYS) - 1
@@ -924,9 +928,7 @@ def _change(
     entry = sizes[SIZE_ENTRIES]
     sizes[SIZE_ENTRIES] = entry + 1
     entries[entry].position = row
-    entries[entry].quantity = quantity
-    entries[entry].anchor = 0
-    entries[entry].time_ms = time_ms
+    entries[entry].stamp = time_ms << STAMP_BITS | quantity
     entries[entry].amount = amount
     entries[entry].previous = positions[row].entry
     positions[row].entry = entry + 1

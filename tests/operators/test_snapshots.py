@@ -15,6 +15,7 @@ from operators import packing, plain
 from operators.columns import Array, Columns, Grid
 from operators.lane import Lane, LaneSettings
 from operators.packing import BLOCK, WORD_SLOTS
+from operators.positions import QUANTITIES
 from operators.route import route
 from operators.rules import RuleBook
 from operators.snapshots import Dense, SnapshotError, pack, unpack
@@ -22,6 +23,7 @@ from operators.windows import DAYS, HOURS
 from schemas.batches import Batch
 from schemas.outputs import LaneResult
 from schemas.rules import Rules
+from schemas.times import LATEST_MS
 from tests.faults.load import draw_load, rules_text
 from tests.operators.test_campaign_load import BEGIN_MS, Log, batches_of, log_of
 from tests.stories import LOG, RULES
@@ -224,6 +226,15 @@ def test_both_files_of_compiled_loops_have_one_layout_of_facts() -> None:
     assert (packing.NEXT_MASK, packing.TIME_MASK) == (plain.NEXT_MASK, plain.TIME_MASK)
 
 
+def test_both_files_of_compiled_loops_have_one_layout_of_stamps() -> None:
+    """Of the history's entries; there is room for each quantity, and for all times that are heard."""
+    assert packing.STAMP_BITS == plain.STAMP_BITS
+    assert len(QUANTITIES) - 1 <= plain.STAMP_QUANTITY
+    assert plain.STAMP_QUANTITY & plain.STAMP_COUNT == 0
+    assert plain.STAMP_QUANTITY | plain.STAMP_COUNT < 1 << plain.STAMP_BITS
+    assert LATEST_MS << plain.STAMP_BITS < 2**63
+
+
 def test_the_second_format_is_restored() -> None:
     """A stored snapshot with requests, counts and statements in it: each column is what its bytes say."""
     blob, book = SECOND_FORMAT.read_bytes(), RuleBook(RULES)
@@ -231,11 +242,12 @@ def test_the_second_format_is_restored() -> None:
     lane = Lane.restore(0, blob, book, SETTINGS)
     stock = lane._stock  # noqa: SLF001
     positions, entries = state["stock"]["position_columns"], state["stock"]["history"]["entries"]
+    of_history = stock.history._entries  # noqa: SLF001
     for table, dumped in (
         (stock.skus, state["stock"]["sku_columns"]),
         (stock.positions, positions),
         (stock.tables()[2].with_obligations(), state["stock"]["standing_columns"]),
-        (stock.history._entries, entries),  # noqa: SLF001
+        ({"previous": of_history["previous"]} | of_history.without_stamps(), entries),
     ):
         for name, bytes_ in dumped.items():
             assert table[name].tolist() == np.frombuffer(bytes_, table[name].dtype).tolist(), name
