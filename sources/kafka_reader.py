@@ -12,6 +12,7 @@ from sources.kafka_consumer import KafkaConsumer
 from sources.kafka_errors import REFUSED
 
 BYTES_MAX: Final = 32 << 20  # that wait for a slot, or for all that are not paused
+LITTLE: Final = 16  # messages; a look costs as much as a few of them, whatever it finds
 
 log = structlog.get_logger(__name__)
 
@@ -41,12 +42,12 @@ class KafkaReader:
     """One consumer for several slots; each takes what is its own, and what came with it waits for the others.
 
     With a consumer for each slot, a topic that gets a few messages each millisecond makes the broker answer a fetch of
-    every one of them each millisecond. All slots are asked by one thread, one after the other, and only one of them is
-    given anything in such a look: what it was given is in Redis before the next one is, and not only when the lanes
-    of all slots have worked. They are served in turn. A slot that does not take, because its lanes have too much to do,
-    holds nobody up: once `messages_max` wait for it, or so many of `bytes_max`, its partitions are paused until it has
-    taken them. So no more than twice as many ever wait for a slot, or for all that are not paused; nor more bytes than
-    that and what librdkafka has ready.
+    every one of them each millisecond. All slots are asked by one thread, one after the other, and after one that was
+    given more than a little the others are given nothing in such a look: what it was given is in Redis before the next
+    one's is, and not only when the lanes of all slots have worked. They are served in turn. A slot that does not take,
+    because its lanes have too much to do, holds nobody up: once `messages_max` wait for it, or so many of `bytes_max`,
+    its partitions are paused until it has taken them. So no more than twice as many ever wait for a slot, or for all
+    that are not paused; nor more bytes than that and what librdkafka has ready.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class KafkaReader:
         self._failures: dict[int, list[ReadFailure]] = {}  # by slot
         self._paused: set[int] = set()  # slots
         self._asked: set[int] = set()  # slots, in this look
-        self._was_one_served = False  # in this look
+        self._given = 0  # messages, in this look
         self._served: set[int] = set()  # slots, in this turn of all of them
         self._unreachable = False
 
@@ -88,9 +89,9 @@ class KafkaReader:
             self._begin_look(slot)
         self._asked.add(slot)
         failures, self._failures[slot] = self._failures[slot], []
-        if self._was_one_served or slot in self._served or not self.waits(slot):
+        if self._given >= LITTLE or slot in self._served or not self.waits(slot):
             return Taken({}, failures)
-        self._was_one_served = True
+        self._given += self._amounts[slot].messages
         self._served.add(slot)
         own, taken = self._partitions[slot], dict[int, MessageColumns]()
         for partition in own:
@@ -110,9 +111,9 @@ class KafkaReader:
     def _begin_look(self, slot: int) -> None:
         """All are asked once more, `slot` first; where nobody was served in a look, whose turn it was did not ask."""
         self._asked.clear()
-        if not self._was_one_served:
+        if not self._given:
             self._served.clear()
-        self._was_one_served = False
+        self._given = 0
         if not self._is_much(set(self._partitions).difference(self._paused)):
             self._consume(slot)
         if not any(map(self.waits, set(self._partitions).difference(self._served))):

@@ -13,7 +13,7 @@ from schemas.batches import Batch, CaughtUp, Mark, Wake
 MARK_EVERY_MS = 1000
 FIRST_SLOT = 0
 ONLY_PART = 1
-LOOK_AGAIN_MS = 2  # the most that an idle partition adds to a movement's latency
+LOOK_AGAIN_MS = 1  # the most that an idle partition adds to a movement's latency
 CLOCKS_DIFFER: Final = timedelta(milliseconds=5)  # what passes between Bytewax's look at its clock and ours
 REST_MS_MAX: Final = 500.0
 REST_SHARE: Final = 0.8  # of what closing an epoch took lately

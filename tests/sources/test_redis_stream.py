@@ -11,6 +11,7 @@ from redis import Redis
 from bench.servers import RedisServer, free_port
 from schemas.batches import Batch, CaughtUp, Mark, Origin, Wake
 from sources.errors import SourceError
+from sources.pace import LOOK_AGAIN_MS
 from sources.redis_stream import RedisStreamReading, RedisStreamSource, StreamState
 from sources.states import sealed
 
@@ -241,7 +242,7 @@ def test_reading_goes_on_after_redis_was_away_and_stops_when_it_stays_away() -> 
         assert first_wait_ms < drive.part.look_again_ms <= 250
         server.start()
         assert drive.payloads() == numbers(3, 4)
-        assert drive.part.look_again_ms == 2
+        assert drive.part.look_again_ms == LOOK_AGAIN_MS
         server.kill()
         drive.clock_ms = 1_000
         assert drive.read() == []
