@@ -27,8 +27,8 @@ class FileBases:
         self._folder = folder
         self._failed = failed
         self._bytes_waiting_max = bytes_waiting_max
-        self._kept: set[str] = set()
-        self._there: set[str] | None = None  # all bases that may be in the folder, once that was looked through
+        self._kept: dict[str, set[str]] = {}  # by lane, as are
+        self._there: dict[str, set[str]] | None = None  # all that may be in the folder, once that was looked through
         self._lock = Lock()  # of what both threads change
         self._bytes_waiting = 0
         self._broken: BaseException | None = None
@@ -45,13 +45,13 @@ class FileBases:
     def has(self, name: str) -> bool:
         """Whether it is on disk."""
         with self._lock:
-            return name in self._kept
+            return name in self._kept.get(_lane_of(name), ())
 
     def read(self, name: str) -> bytes:
         """All of it; SnapshotError where it is not there."""
         blob = base_in(self._folder, name)
         with self._lock:
-            self._kept.add(name)
+            self._kept.setdefault(_lane_of(name), set()).add(name)
         return blob
 
     @property
@@ -90,7 +90,7 @@ class FileBases:
     def _write(self, name: str, blob: bytes) -> None:
         """The file is there whole, or not at all, and so is its name in the folder."""
         unfinished = self._folder / f"{name}{UNFINISHED}"
-        there = set[str]() if self._there is None else self._there
+        there = set[str]() if self._there is None else self._there.setdefault(_lane_of(name), set())
         there.update((name, unfinished.name))
         try:
             with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
@@ -106,27 +106,32 @@ class FileBases:
         else:
             there.discard(unfinished.name)
             with self._lock:
-                self._kept.add(name)
+                self._kept.setdefault(_lane_of(name), set()).add(name)
         finally:
             with self._lock:
                 self._bytes_waiting -= len(blob)
 
     def _remove_others(self, lane: int, names: frozenset[str]) -> None:
         """Also what a run that died has left half written; what cannot be removed is in nobody's way."""
-        beginning = f"lane-{lane}-"
         with self._lock:
-            self._kept = {name for name in self._kept if name in names or not name.startswith(beginning)}
+            self._kept.get(f"lane-{lane}", set()).intersection_update(names)
         if self._there is None:  # once: to look through it for each lane and epoch takes the core from who works
-            self._there = {
-                file.name for ending in ("", UNFINISHED) for file in self._folder.glob(f"lane-*.base{ending}")
-            }
-        for name in sorted(self._there - names):
-            if name.startswith(beginning):
-                try:
-                    (self._folder / name).unlink(missing_ok=True)
-                    self._there.discard(name)
-                except OSError as error:
-                    self._failed(name, error)
+            self._there = {}
+            for ending in ("", UNFINISHED):
+                for file in self._folder.glob(f"lane-*.base{ending}"):
+                    self._there.setdefault(_lane_of(file.name), set()).add(file.name)
+        there = self._there.get(f"lane-{lane}", set())
+        for name in sorted(there - names):
+            try:
+                (self._folder / name).unlink(missing_ok=True)
+                there.discard(name)
+            except OSError as error:
+                self._failed(name, error)
+
+
+def _lane_of(name: str) -> str:
+    """How the names of all bases of the same lane begin."""
+    return name.rpartition("-")[0]
 
 
 def base_in(folder: Path, name: str) -> bytes:

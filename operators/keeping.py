@@ -4,8 +4,8 @@ Packing all lanes makes movements wait at the end of every epoch, for as long as
 given little since it was packed whole need not be packed again: it is a pure function of what it was given, so that
 whole blob, its base, and those messages say the same. Bases stand beside the store, and few are made in one epoch.
 
-A lane that was given more than that in each epoch is packed shortly before its end instead, between two activations
-and in turn with the others: what comes after that is little, and so is what movements wait for at the end.
+A lane that was given more than that in each epoch is packed shortly before its end instead, in turn with the others:
+what comes after that is little, and so is what movements wait for at the end.
 """
 
 from collections import deque
@@ -33,7 +33,8 @@ MESSAGE_BYTES: Final = 32  # of a message beside its key and payload
 LANES_A_BASE: Final = 4  # of so many lanes of a process one may begin a base at the end of an epoch
 AHEAD_SECONDS: Final = 1.5  # of the end of an epoch lanes are packed, where they are packed before it: late, since
 AHEAD_SECONDS_MIN: Final = 0.3  # what comes after a base stands in the blob, too, but the base has to be on disk then;
-AHEAD_SECONDS_MAX: Final = 6.0  # twice as early after each epoch in which one was not
+AHEAD_SECONDS_MAX: Final = 6.0  # twice as early after each epoch in which one was not, and never in its first half
+NEARER: Final = 0.9  # after each epoch in which all were
 PREPARING_SHARE: Final = 0.1  # of a core, while lanes are packed before the end of an epoch
 
 
@@ -107,6 +108,8 @@ class BaseTurns:
         if lane in self._packed:
             self._left = -(-len(self._packed) // LANES_A_BASE)
             self._packed.clear()
+            if not self._is_late:
+                self._ahead = max(AHEAD_SECONDS, self._ahead * NEARER)
             self._is_late = False
         self._packed.add(lane)
         self._began = now
@@ -121,10 +124,9 @@ class BaseTurns:
         if self._began is None or now < self._next:
             return None
         left = self._began + self._epoch_seconds - now
-        if not AHEAD_SECONDS_MIN <= left <= self._ahead:
+        if not AHEAD_SECONDS_MIN <= left <= min(self._ahead, self._epoch_seconds / 2):
             return None
-        passed = now - self._began
-        return left / passed if passed > 0 else None
+        return left / (now - self._began)
 
     def prepared(self, began: float, now: float) -> None:
         """Packing somebody has taken from `began` until now."""
@@ -191,6 +193,8 @@ class Keeping:
         self._is_prepared = False  # whether there is such a base
         self._begun: set[str] = set()  # bases, since the last snapshot
         self._used: deque[frozenset[str]] = deque(maxlen=limits.snapshots)  # bases, begun or named by the last of them
+        # No run goes on from an older row than this one does, so nothing else that was left behind will be read.
+        bases.keep_only(lane.number, frozenset() if changes is None else {changes.base})
 
     def given(self, items: Iterable[Item | Part]) -> None:
         """The lane is about to be given these, all at once."""
@@ -329,7 +333,7 @@ class Keeping:
         self._used.append(frozenset(self._begun if self._changes is None else {*self._begun, self._changes.base}))
         self._begun.clear()
         used = frozenset[str]().union(*self._used)
-        is_full = len(self._used) == self._limits.snapshots  # a run before this one may have used others until then
+        is_full = len(self._used) == self._limits.snapshots  # until then a flow may go on from where this run began
         if is_full and (not was_full or not oldest <= used):
             self._bases.keep_only(self._lane.number, used)
 
@@ -381,13 +385,12 @@ def _append(records: list[Batch | Clock], batch: Batch) -> None:
     if not isinstance(last, Batch) or not _follows(batch, last):
         records.append(batch)
         return
-    headers = None
-    if last.headers is not None or batch.headers is not None:
-        headers = [*_headers_of(last), *_headers_of(batch)]
+    if last.headers is None and batch.headers is not None:
+        last = records[-1] = last._replace(headers=list(_headers_of(last)))
+    if last.headers is not None:
+        cast("list[Any]", last.headers).extend(_headers_of(batch))
     for column, more in zip(last[1:5], batch[1:5], strict=True):
         cast("list[Any]", column).extend(cast("list[Any]", more))  # both are lists of their own
-    if headers is not None:
-        records[-1] = last._replace(headers=headers)
 
 
 def _follows(batch: Batch, before: Batch) -> bool:

@@ -65,11 +65,11 @@ class KafkaTicks:
             self._troubles = {of: trouble for of, trouble in self._troubles.items() if of in self._partitions}
         self._writes += 1
         if len(self._producer) <= len(self._partitions):
-            try:
-                for partition in self._partitions[turn::TURNS]:
+            for partition in self._partitions[turn::TURNS]:
+                try:
                     self._producer.produce(self._topic, payload, partition=partition, on_delivery=self._delivered)
-            except (KafkaException, BufferError) as error:
-                return str(error)
+                except (KafkaException, BufferError) as error:
+                    self._troubles[partition] = str(error)
             self._producer.poll(0)
         return next(iter(self._troubles.values()), None)
 

@@ -42,9 +42,9 @@ class KafkaReader:
     """One consumer for several slots; each takes what is its own, and what came with it waits for the others.
 
     With a consumer for each slot, a topic that gets a few messages each millisecond makes the broker answer a fetch of
-    every one of them each millisecond. All slots are asked by one thread, one after the other, and after one that was
-    given more than a little the others are given nothing in such a look: what it was given is in Redis before the next
-    one's is, and not only when the lanes of all slots have worked. They are served in turn. A slot that does not take,
+    every one of them each millisecond. All slots are asked by one thread, one after the other, and once more than a
+    little was given in such a look, the others are given nothing in it: that is in Redis before the next slot's is,
+    and not only when the lanes of all slots have worked. They are served in turn. A slot that does not take,
     because its lanes have too much to do, holds nobody up: once `messages_max` wait for it, or so many of `bytes_max`,
     its partitions are paused until it has taken them. So no more than twice as many ever wait for a slot, or for all
     that are not paused; nor more bytes than that and what librdkafka has ready.

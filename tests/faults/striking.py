@@ -42,7 +42,7 @@ RECOVERY_SECONDS_MAX: Final = 60.0
 END_SECONDS_MAX: Final = 120.0
 WORKER_SECONDS_MAX: Final = 30.0
 POINT_SECONDS_MAX: Final = 20.0
-BASES_OF_A_LANE_MAX: Final = LIMITS.snapshots + 2  # that one run leaves: those in use, and one that was begun
+BASES_OF_A_LANE_MAX: Final = 2 * LIMITS.snapshots + 1  # two in each of the last epochs, and what was gone on from
 REFUSAL_SECONDS_MAX: Final = 60.0
 FROZEN_SECONDS_MAX: Final = 60.0
 ORPHAN_SECONDS_MAX: Final = 5.0
@@ -188,7 +188,7 @@ class Run:
             raise ViolationError(f"the drained state cannot be gone on from: {findings}")
         for lane in range(self._schedule.lanes):
             found = [file.name for file in self._state.glob(f"lane-{lane}-*")]
-            if len(found) > BASES_OF_A_LANE_MAX * self._flow.starts:
+            if len(found) > BASES_OF_A_LANE_MAX:
                 raise ViolationError(f"bases are left behind: {found}")
 
     @property

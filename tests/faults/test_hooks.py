@@ -89,13 +89,17 @@ def test_what_is_disarmed_strikes_nobody_and_hides_no_other(tmp_path: Path) -> N
 
 
 KEEP = f"""
-from {KEEPING} import BaseTurns, Keeping
-from operators.lane import Lane, LaneSettings
+import {KEEPING}
+from operators.lane import LaneSettings
+from operators.lane_step import LaneLogic, LaneMaking
 from operators.rules import RuleBook
+from schemas.batches import Wake
 from schemas.rules import Rules
 from tests.lane_runs import BasesInMemory
-keeping = Keeping(Lane(0, RuleBook(Rules()), LaneSettings(1, 1, 1)), BasesInMemory(), BaseTurns())
-print(len(keeping.snapshot()) > len(keeping.snapshot()))
+making = LaneMaking(RuleBook(Rules()), LaneSettings(1, 1, 1), lambda: 0, durable=True, bases=BasesInMemory())
+logic = LaneLogic(None, making)
+logic.on_batch([(0, Wake())])
+print(len(logic.snapshot()) > len(logic.snapshot()))
 """
 
 

@@ -13,6 +13,7 @@ from operators.keeping import (
     AHEAD_SECONDS_MAX,
     AHEAD_SECONDS_MIN,
     LIMITS,
+    NEARER,
     PREPARING_SHARE,
     ROW_COST,
     Amount,
@@ -371,14 +372,24 @@ def test_who_was_late_begins_earlier() -> None:
     assert not kept.bases.blobs  # it was given too much in this epoch to begin one at the end
     kept.given(*(moved(number) for number in range(300, 500)))
     assert kept.prepared_at(LATE + EPOCH - 2 * AHEAD_SECONDS + 0.1)
-    turns, ahead = BaseTurns(EPOCH), AHEAD_SECONDS
-    for end in range(9):
-        turns.packs(0, EPOCH * end)
-        assert turns.to_come(EPOCH * (end + 1) - ahead + 0.1) is not None
-        assert turns.to_come(EPOCH * (end + 1) - ahead - 0.1) is None
-        turns.late()
-        turns.late()  # of another lane, in the same epoch
-        ahead = min(2 * ahead, AHEAD_SECONDS_MAX)
+    turns, ahead = BaseTurns(2 * EPOCH), AHEAD_SECONDS
+    for end in range(30):
+        turns.packs(0, 2 * EPOCH * end)
+        assert turns.to_come(2 * EPOCH * (end + 1) - ahead + 0.01) is not None
+        assert turns.to_come(2 * EPOCH * (end + 1) - ahead - 0.01) is None
+        if end < 4:
+            turns.late()
+            turns.late()  # of another lane, in the same epoch
+        ahead = min(2 * ahead, AHEAD_SECONDS_MAX) if end < 4 else max(AHEAD_SECONDS, ahead * NEARER)
+
+
+def test_nobody_is_packed_in_the_first_half_of_an_epoch() -> None:
+    """However short it is: more would come after that than before."""
+    turns = BaseTurns(1.0)
+    turns.packs(0, 0.0)
+    assert turns.to_come(0.0) is None
+    assert turns.to_come(0.49) is None
+    assert turns.to_come(0.51) == pytest.approx(0.49 / 0.51)
 
 
 def test_bases_that_were_packed_in_vain_are_let_go() -> None:
@@ -444,18 +455,29 @@ def test_bases_of_the_last_snapshots_stay() -> None:
     assert len({*named}) > 10
 
 
-def test_bases_of_a_run_before_stay_until_they_are_not_needed() -> None:
-    """The first epochs of a run may be lost with it, and then the next one goes on where this one began."""
+def test_only_the_base_that_a_run_goes_on_from_is_left_of_those_before() -> None:
+    """No later run goes on from an older row. That one stays for some epochs: they may be lost with the run."""
     kept = Kept()
-    kept.bases.keep("lane-0-0123.base", b"of a run before")
+    kept.given(moved(0))
+    kept.snapshot()
+    kept.given(moved(1))
+    blob = kept.snapshot()
+    before = unpack(blob)["base"]
+    kept.bases.keep("lane-0-0123.base", b"begun by a run that died")
     kept.bases.keep("lane-10-0123.base", b"of another lane")
+    kept.limits = kept.limits._replace(renewed=0.0)
+    kept.restart(blob)
+    assert kept.bases.blobs.keys() == {before, "lane-10-0123.base"}
     seen = []
-    for number in range(kept.limits.snapshots):
+    for number in range(2, 2 + kept.limits.snapshots):
         kept.given(moved(number))
         kept.snapshot()
-        seen.append("lane-0-0123.base" in kept.bases.blobs)
+        seen.append(before in kept.bases.blobs)
     assert seen == [True, True, True, False]
-    assert "lane-10-0123.base" in kept.bases.blobs
+    whole = Kept()
+    whole.bases.keep("lane-0-0123.base", b"begun by a run that died")
+    Keeping(whole.lane, whole.bases, whole.turns)
+    assert not whole.bases.blobs
 
 
 def test_ticks_of_partitions_without_a_sku_here_take_no_room() -> None:

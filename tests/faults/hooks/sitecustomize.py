@@ -11,6 +11,7 @@ import functools
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import inspect
 import json
 import mmap
 import os
@@ -162,8 +163,11 @@ class Wrapping(importlib.abc.MetaPathFinder):
         keeping, small = module.Keeping, module.Limits(base_bytes_min=0, share=8.0, cost_max=20_000)
         make, blob, marker = keeping.__init__, keeping._blob, self._folder / "bases-named"  # noqa: SLF001
 
-        def made(self: Any, lane: Any, bases: Any, turns: Any, changes: Any = None, _: Any = None) -> None:  # noqa: ANN401
-            make(self, lane, bases, turns, changes, small)
+        @functools.wraps(make)
+        def made(self: Any, *arguments: Any, **named: Any) -> None:  # noqa: ANN401  # all that a lane is kept with
+            given = inspect.signature(make).bind(self, *arguments, **named)
+            given.arguments["limits"] = small
+            make(*given.args, **given.kwargs)
 
         def named(self: Any, changes: Any) -> Any:  # noqa: ANN401  # a lane's changes, a blob
             marker.touch()
