@@ -27,8 +27,8 @@ class FileBases:
         self._folder = folder
         self._failed = failed
         self._bytes_waiting_max = bytes_waiting_max
-        self._kept: dict[str, set[str]] = {}  # by lane, as are
-        self._there: dict[str, set[str]] | None = None  # all that may be in the folder, once that was looked through
+        self._kept: dict[str, set[str]] = {}  # by lane
+        self._there: dict[str, set[str]] | None = None  # by lane: what may be in the folder, once it was looked through
         self._lock = Lock()  # of what both threads change
         self._bytes_waiting = 0
         self._broken: BaseException | None = None

@@ -31,10 +31,12 @@ from schemas.batches import Batch, Origin
 ROW_COST: Final = 20  # a message that goes row by row takes as long as so many plain ones
 MESSAGE_BYTES: Final = 32  # of a message beside its key and payload
 LANES_A_BASE: Final = 4  # of so many lanes of a process one may begin a base at the end of an epoch
-AHEAD_SECONDS: Final = 1.5  # of the end of an epoch lanes are packed, where they are packed before it: late, since
-AHEAD_SECONDS_MIN: Final = 0.3  # what comes after a base stands in the blob, too, but the base has to be on disk then;
-AHEAD_SECONDS_MAX: Final = 6.0  # twice as early after each epoch in which one was not, and never in its first half
-NEARER: Final = 0.9  # after each epoch in which all were
+# How long before the end of an epoch lanes are packed: late, since what comes after a base stands in the row, too, but
+# not so late that the base is not on disk by then. Earlier where one was not, a little later after each good epoch.
+AHEAD_SECONDS: Final = 1.5
+AHEAD_SECONDS_MIN: Final = 0.3
+AHEAD_SECONDS_MAX: Final = 6.0
+NEARER: Final = 0.9
 PREPARING_SHARE: Final = 0.1  # of a core, while lanes are packed before the end of an epoch
 
 

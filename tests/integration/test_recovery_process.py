@@ -205,6 +205,29 @@ def test_a_calm_flow_goes_on_from_a_base_and_what_came_since(place: Place) -> No
     assert place.differences(sent) == []
 
 
+def test_a_busy_flow_goes_on_from_a_base_begun_before_the_end_of_an_epoch(place: Place) -> None:
+    """At each end its lane has been given too much to begin one then; whoever dies, every movement counts once."""
+    flow, state = place.flow(state__lanes="1", state__snapshot_seconds="2"), place.folder / "state"
+    sent = list(movements(replace(LOAD, movements=60_000), random.Random(6)))
+    at, step = 6_000, 240
+    try:
+        flow.start(1)
+        produce(place.servers.kafka.bootstrap_servers, sent[:at])
+        while [is_whole(lane) for lane in _kept(state)] != [False]:
+            assert at < len(sent), "no epoch has ended with changes"
+            produce(place.servers.kafka.bootstrap_servers, sent[at : at + step])
+            at += step
+            time.sleep(0.05)
+        assert still_there(flow.kill(), GONE_SECONDS_MAX) == []
+        assert report(state).findings == []
+        flow.start(1)
+        place.wait_until_read(flow)
+        flow.drain()
+    finally:
+        flow.end()
+    assert place.differences(sent[:at]) == []
+
+
 def _kept(state: Path) -> list[dict[str, Any]]:
     """What the next run would go on from; a run that writes just now lets nobody read."""
     try:

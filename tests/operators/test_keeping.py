@@ -315,8 +315,8 @@ def test_a_busy_lane_is_packed_before_the_end_of_an_epoch() -> None:
 
 def test_a_lane_is_packed_before_the_end_only_where_that_is_of_use() -> None:
     """Shortly before it, once, where little is still to come, and not where it would not be packed at the end."""
-    for now in (1.0, LATE - 0.2, EPOCH - AHEAD_SECONDS_MIN + 0.1, EPOCH + 1):
-        assert not busy().prepared_at(now)
+    for moment in (1.0, LATE - 0.2, EPOCH - AHEAD_SECONDS_MIN + 0.1, EPOCH + 1):
+        assert not busy().prepared_at(moment)
     kept = busy()
     assert kept.prepared_at(LATE)
     kept.given(*(moved(number) for number in range(300, 380)))  # old already, but new enough
