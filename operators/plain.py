@@ -24,6 +24,7 @@ Ints8 = NDArray[np.int8]
 Ints32 = NDArray[np.int32]
 Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
+Slots = NDArray[np.uint32]
 Records = Any  # a structured array: one record for each row of `Columns`
 
 # Pairs, as Columns' `Pairs` keeps them
@@ -728,6 +729,15 @@ class FactColumns(NamedTuple):
     waste: Ints  # one number: bytes of slots in which no fact stands any more
 
 
+class IdColumns(NamedTuple):
+    """Ids applied lately, as `RecentIds` has them: three numbers of each, and a table that finds them."""
+
+    hashes: Hashes
+    times_ms: Ints
+    skus: Ints32
+    slots: Slots
+
+
 class RuleColumns(NamedTuple):
     """What holds for the SKUs of a class: its channels from `begins` to `begins` of the next one, and its places."""
 
@@ -758,8 +768,7 @@ class Lane(NamedTuple):
     positions: Records
     position_pairs: PairTable
     entries: Records
-    ids: Records
-    id_slots: Ints32  # an open-addressed table of their rows + 1
+    ids: IdColumns
     demand: WindowColumns
     returns: WindowColumns
     standings: Records
@@ -821,7 +830,7 @@ PLACE_SAFETY, PLACE_LOW, PLACE_PLANNED = range(3)
 EVERYBODY: Final = -2  # in place of a source: it does not matter who
 NO_LEVEL: Final = -(2**62)
 OUT, LOW, IN_STOCK = range(3)
-ID_SHIFT: Final = np.uint64(20)
+ID_SHIFT: Final = np.uint64(20)  # of an id's hash, above them the slot; its tag stands in the upper half
 IN_TRANSIT: Final = 5
 MOVED_MAX: Final = 8  # entries of the history that one movement makes
 # Of an entry's stamp: above these bits stands its time, in them an index of QUANTITIES, and whether it is a count
@@ -1371,21 +1380,35 @@ def _hash_of(text: Bytes, texts: Ints, buffer: Bytes) -> np.uint64:
 
 
 @compiled
-def _first_slot(hash_: np.uint64, slots: Ints32) -> int:
+def _first_slot(hash_: np.uint64, slots: Slots) -> int:
     """Where the search for an id begins."""
     return np.int64(hash_ >> ID_SHIFT) & len(slots) - 1
 
 
 @compiled
-def _find_id(ids: Records, slots: Ints32, hash_: np.uint64, sku: int) -> int:
-    """The slot of the id, or the free one where it would go."""
-    mask, slot = len(slots) - 1, _first_slot(hash_, slots)
+def _tag_of(hash_: np.uint64, slots: Slots) -> int:
+    """What a slot tells of an id's hash, in the bits above those that a row takes."""
+    return np.int64(hash_ >> HALF) & ~(len(slots) - 1)
+
+
+@compiled
+def _find_id(ids: IdColumns, hash_: np.uint64, sku: int) -> int:
+    """The slot of the id, or the free one where it would go; rows are looked at only where the tag is the same."""
+    slots = ids.slots
+    mask, slot, tag = len(slots) - 1, _first_slot(hash_, slots), _tag_of(hash_, slots)
     while slots[slot] != 0:
-        known = ids[slots[slot] - 1]
-        if known.hash == hash_ and known.sku == sku:
+        known: int = np.int64(slots[slot])
+        row = (known & mask) - 1
+        if known & ~mask == tag and ids.hashes[row] == hash_ and ids.skus[row] == sku:
             break
         slot = (slot + 1) & mask
     return slot
+
+
+@compiled
+def _id_row(slots: Slots, slot: int) -> int:
+    """The row of the id at a slot, ABSENT where it is free."""
+    return (np.int64(slots[slot]) & len(slots) - 1) - 1
 
 
 @compiled
@@ -1527,8 +1550,7 @@ def _apply_plain(messages: Messages, places: Ints32, begin: int, lane: Lane, hom
     """As `apply_plain`."""
     plan, told, counts, texts, numbers, buffer, now = work
     moment = Moment(now[0], now[1], now[2], now[3], now[4], now[5], now[6], now[7])
-    skus, text, facts, sizes = lane.skus, messages.payloads, lane.facts, lane.sizes
-    ids, id_slots = lane.ids, lane.id_slots
+    skus, text, facts, sizes, ids = lane.skus, messages.payloads, lane.facts, lane.sizes, lane.ids
     positions, position_pairs, entries = lane.positions, lane.position_pairs, lane.entries
     demand, returns = lane.demand, lane.returns
     _prefetch_first(messages, places, begin, lane)
@@ -1555,7 +1577,7 @@ def _apply_plain(messages: Messages, places: Ints32, begin: int, lane: Lane, hom
         if timestamp_ms != NO_TIMESTAMP and time_ms > timestamp_ms + AHEAD_MS_MAX:
             return ROW_BY_ROW
         hash_ = _hash_of(text, texts, buffer)
-        prefetch(id_slots, _first_slot(hash_, id_slots))
+        prefetch(ids.slots, _first_slot(hash_, ids.slots))
         source = _source_of(home, lane.location_names, text, texts, kind)
         if source == ABSENT:
             return ROW_BY_ROW
@@ -1566,7 +1588,6 @@ def _apply_plain(messages: Messages, places: Ints32, begin: int, lane: Lane, hom
         article = skus[sku]
         if article.classes < 0 or article.special != 0 or article.home != moment.origin:
             return ROW_BY_ROW
-        prefetch(ids, id_slots[_first_slot(hash_, id_slots)] - 1)
         names = lane.location_names
         found = find_name(names.slots, names.texts, names.ends, text, texts[2 * LOCATION], texts[2 * LOCATION + 1])
         location, destination, there = names.slots[found] - 1, ABSENT, ABSENT
@@ -1578,9 +1599,9 @@ def _apply_plain(messages: Messages, places: Ints32, begin: int, lane: Lane, hom
             return ROW_BY_ROW
         if hash_ == 0:
             return ROW_BY_ROW
-        id_slot = _find_id(ids, id_slots, hash_, sku)
-        id_row = id_slots[id_slot] - 1
-        if id_row >= 0 and ids[id_row].time_ms >= horizon_ms:
+        id_slot = _find_id(ids, hash_, sku)
+        id_row = _id_row(ids.slots, id_slot)
+        if id_row >= 0 and ids.times_ms[id_row] >= horizon_ms:
             counts[DUPLICATES] += 1
             counts[LAST_OFFSET] = messages.offsets[place]
             continue
@@ -1606,11 +1627,11 @@ def _apply_plain(messages: Messages, places: Ints32, begin: int, lane: Lane, hom
         if id_row < 0:
             id_row = sizes[SIZE_IDS]
             sizes[SIZE_IDS] = id_row + 1
-            id_slots[id_slot] = id_row + 1
-            ids[id_row].hash = hash_
-            ids[id_row].sku = sku
+            ids.slots[id_slot] = _tag_of(hash_, ids.slots) | id_row + 1
+            ids.hashes[id_row] = hash_
+            ids.skus[id_row] = sku
             article.ids += 1
-        ids[id_row].time_ms = time_ms
+        ids.times_ms[id_row] = time_ms
         counts[APPLIED] += 1
         position = _reach(positions, position_pairs, sizes, position, sku, location, time_ms)
         before, direction = available_of(positions, position), 0
@@ -2243,13 +2264,13 @@ def chain_entries(entries: Records, rows: int, positions: Records) -> None:
 
 
 @compiled
-def enter_ids(slots: Ints32, ids: Records, count: int) -> None:
+def enter_ids(slots: Slots, hashes: Hashes, count: int) -> None:
     """Enters the first ids into slots that are all free; all of them are different."""
     mask = len(slots) - 1
     for row in range(count):
         if row + ROWS_AHEAD < count:
-            prefetch(slots, _first_slot(ids[row + ROWS_AHEAD].hash, slots))
-        slot = _first_slot(ids[row].hash, slots)
+            prefetch(slots, _first_slot(hashes[row + ROWS_AHEAD], slots))
+        slot = _first_slot(hashes[row], slots)
         while slots[slot] != 0:
             slot = (slot + 1) & mask
-        slots[slot] = row + 1
+        slots[slot] = _tag_of(hashes[row], slots) | row + 1
