@@ -1,15 +1,17 @@
 """Columns: the numbers of a lane, one dense row per thing, in arrays that grow together."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from operators.compiling import direct
 from operators.memory import lengthened, roomier, zeros
 from operators.packing import packed, places_of, places_of_row, scratch, unpack
-from operators.plain import MEMBER_FACTOR, OWNER_FACTOR, NameTable, PairTable, enter_names, enter_pairs
+from operators.plain import MEMBER_FACTOR, OWNER_FACTOR, NameTable, PairTable, enter_names, enter_pairs, row_of_name
 from operators.snapshots import Dense
 
 Array = NDArray[Any]
@@ -17,9 +19,12 @@ FIRST_CAPACITY: Final = 16
 INT32_MAX: Final = 2**31 - 1
 SLOT_BYTES: Final = 4
 NAME_BYTES_USUAL: Final = 16
+CODEC: Final = ("utf-8", "surrogatepass")  # every text can be encoded by it, and comes back as it was
 FACTORS: Final = (int(OWNER_FACTOR), int(MEMBER_FACTOR))  # as `pair_slot` has them
 HALF_BITS: Final = 32
 MASK_64: Final = 2**64 - 1
+
+_row_of: Final = direct(row_of_name, held=())
 
 
 def record_of(fields: Sequence[tuple[str, type[np.generic]]]) -> np.dtype[Any]:
@@ -279,11 +284,6 @@ class Names:
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
-    def encoded(self, rows: Iterable[int]) -> list[bytes]:
-        """The names of these rows in UTF-8."""
-        names = self._names
-        return [names[row].encode() for row in rows]
-
     def row(self, name: str) -> int:
         """The row of `name`, −1 where it has none."""
         return self._rows.get(name, -1)
@@ -296,42 +296,49 @@ class Names:
         return row
 
 
-class IndexedNames(Names):
-    """Names that compiled loops find by their UTF-8 bytes, too."""
+class NameIndex:
+    """Many names by dense row number, and back: nothing but their bytes, in a table that compiled loops search, too.
+
+    An object of each, known to a list and a dictionary, took 150 bytes; so one is made for whoever asks.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
         self.moves = 0
-        self._indexed = 0
-        self.table = NameTable(
-            zeros(FIRST_CAPACITY, np.int32),
-            zeros(FIRST_CAPACITY * NAME_BYTES_USUAL, np.uint8),
-            np.zeros(FIRST_CAPACITY + 1, np.int64),
+        self._rows = 0
+        self._take(
+            NameTable(
+                zeros(FIRST_CAPACITY, np.int32),
+                zeros(FIRST_CAPACITY * NAME_BYTES_USUAL, np.uint8),
+                zeros(FIRST_CAPACITY + 1, np.int64),
+            )
         )
 
-    def add(self, name: str) -> int:
-        """The row of `name`, made where it has none."""
-        row = super().add(name)
-        if row == self._indexed:
-            self._index([name])
-        return row
+    def __len__(self) -> int:
+        return self._rows
+
+    def __getitem__(self, row: int) -> str:
+        if not 0 <= row < self._rows:  # behind the last one there is room, which would read as a name
+            raise IndexError(f"row {row} of {self._rows} names")
+        return str(self._texts[self._ends[row] : self._ends[row + 1]], *CODEC)
+
+    def __iter__(self) -> Iterator[str]:
+        ends = self.table.ends[: self._rows + 1].tolist()
+        texts = self._texts[: ends[-1]].tobytes()
+        return (texts[begin:end].decode(*CODEC) for begin, end in pairwise(ends))
+
+    def row(self, name: str) -> int:
+        """The row of `name`, −1 where it has none."""
+        return _row_of(*self.table, np.frombuffer(name.encode(*CODEC), np.uint8))
 
     def extend(self, names: Iterable[str]) -> None:
         """Adds names that are not known, all of them different."""
-        self._names.extend(names)
-        first = self._indexed
-        self._rows.update(zip(self._names[first:], range(first, len(self._names)), strict=True))
-        self._index(self._names[first:])
-
-    def _index(self, names: Sequence[str]) -> None:
-        """Enters the names behind those that are there."""
-        texts = [name.encode("utf-8", "surrogatepass") for name in names]
-        row, count = self._indexed, self._indexed + len(texts)
-        begin = int(self.table.ends[row])
+        texts = [name.encode(*CODEC) for name in names]
+        row, count = self._rows, self._rows + len(texts)
+        begin = self._ends[row]
         ends = begin + np.cumsum([len(text) for text in texts], dtype=np.int64)
         end = int(ends[-1]) if texts else begin
         self._make_room(count, end)
-        self._indexed = count
+        self._rows = count
         self.table.texts[begin:end] = np.frombuffer(b"".join(texts), np.uint8)
         self.table.ends[row + 1 : count + 1] = ends
         enter_names(*self.table, row, count)
@@ -343,9 +350,47 @@ class IndexedNames(Names):
             wanted *= 2
         if wanted > len(slots):
             slots = zeros(wanted, np.int32)
-            enter_names(slots, texts, ends, 0, self._indexed)
-        self.table = NameTable(slots, grown(texts, bytes_), grown(ends, names + 1))
+            enter_names(slots, texts, ends, 0, self._rows)
+        self._take(NameTable(slots, grown(texts, bytes_), grown(ends, names + 1)))
+
+    def _take(self, table: NameTable) -> None:
+        """All names stand there from now on."""
+        self.table = table
+        self._texts, self._ends = table.texts.data, table.ends.data
         self.moves += 1
+
+
+class IndexedNames(Names):
+    """Few names, asked for with most messages that go row by row: objects, beside an index for compiled loops."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._index = NameIndex()
+
+    @property
+    def table(self) -> NameTable:
+        """What compiled loops search."""
+        return self._index.table
+
+    @property
+    def moves(self) -> int:
+        """Changes when the memory of `table` has moved, and with each name."""
+        return self._index.moves
+
+    def add(self, name: str) -> int:
+        """The row of `name`, made where it has none."""
+        row = super().add(name)
+        if row == len(self._index):
+            self._index.extend([name])
+        return row
+
+    def extend(self, names: Iterable[str]) -> None:
+        """Adds names that are not known, all of them different."""
+        first = len(self)
+        self._names.extend(names)
+        added = self._names[first:]
+        self._rows.update(zip(added, range(first, len(self)), strict=True))
+        self._index.extend(added)
 
 
 class Pairs:

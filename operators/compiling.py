@@ -87,7 +87,7 @@ class _Direct:
 
 
 def direct(function: FunctionT, held: tuple[int, ...]) -> FunctionT:
-    """`function`, which `entered` made, called without the look at each argument's type: that takes longer than it.
+    """`function`, a compiled one, called without the look at each argument's type: that takes longer than it does.
 
     The arguments at the places `held` are `Held`, whose types are compared; the others have to be of the types that
     they were first called with: whole numbers, and arrays that lie in one piece.

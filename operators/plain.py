@@ -144,6 +144,12 @@ def find_name(slots: Ints32, texts: Bytes, ends: Ints, text: Bytes, begin: int, 
 
 
 @compiled
+def row_of_name(slots: Ints32, texts: Bytes, ends: Ints, name: Bytes) -> int:
+    """The row of a name, −1 where it has none."""
+    return int(slots[find_name(slots, texts, ends, name, 0, len(name))]) - 1
+
+
+@compiled
 def enter_names(slots: Ints32, texts: Bytes, ends: Ints, begin: int, count: int) -> None:
     """Enters the names from row `begin` on, of `count` in all, which are not there yet."""
     mask = len(slots) - 1

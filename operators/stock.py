@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from operators.columns import Array, Columns, IndexedNames, Names, Pairs
+from operators.columns import Array, Columns, IndexedNames, NameIndex, Names, Pairs
 from operators.commitments import Ledger
 from operators.generations import Generations
 from operators.history import History
@@ -109,7 +109,7 @@ class Stock:
         self._generations = generations
         self._clocks = clocks
         self._trust = trust
-        self.names = IndexedNames()
+        self.names = NameIndex()
         self.skus = Columns(_SKU_COLUMNS, _SKU_COLUMNS_DERIVED)
         self.homes: set[int] = set()  # origins in which SKUs are at home
         self.locations = IndexedNames()
