@@ -151,29 +151,11 @@ class Columns:
 def dump_of(columns: Mapping[str, Array]) -> dict[str, Any]:
     """What `Columns` with these values would dump, for those whose numbers stand elsewhere, or otherwise, in memory."""
     rows = len(next(iter(columns.values())))
-    return {"rows": rows, "names": list(columns), "numbers": Dense(packed_columns(list(columns.values())))}
-
-
-def packed_columns(columns: Sequence[Array]) -> bytes:
-    """Columns of one length, at least one, as `packed` gives those of a table."""
-    rows = len(columns[0])
     numbers = scratch.array("columns", np.int64, rows * len(columns))[: rows * len(columns)]
-    for number, values in enumerate(columns):
+    for number, values in enumerate(columns.values()):
         numbers[number * rows : (number + 1) * rows] = values
-    return packed(numbers, _places_one_behind_the_other(len(columns), rows), rows)
-
-
-def unpacked_columns(text: bytes | memoryview, columns: int, rows: int) -> list[Array]:
-    """What `packed_columns` was given, in 64 bits each; raises ValueError where it is something else."""
-    numbers = np.empty(rows * columns, np.int64)
-    unpack(text, numbers, _places_one_behind_the_other(columns, rows), rows)
-    return [numbers[number * rows : (number + 1) * rows] for number in range(columns)]
-
-
-def _places_one_behind_the_other(columns: int, rows: int) -> Array:
-    """As `places_of`, of columns in 64 bits each."""
-    places = [place for number in range(columns) for place in (np.dtype(np.int64).itemsize, number * rows, 1)]
-    return np.array(places, np.int64)
+    places = [place for number in range(len(columns)) for place in (numbers.itemsize, number * rows, 1)]
+    return {"rows": rows, "names": list(columns), "numbers": Dense(packed(numbers, np.array(places, np.int64), rows))}
 
 
 class Grid:

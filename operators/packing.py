@@ -344,14 +344,12 @@ def mark_live_entries(entries: Records, rows: int, positions: Records, as_of_ms:
 
 
 @compiled
-def mark_live_ids(
-    times_ms: Ints, owners: NDArray[np.int32], skus: Records, dedupe_ms: int, live: NDArray[np.bool_]
-) -> int:
-    """Marks the ids that the horizons of their SKUs, the owners, reach; returns how many they are."""
+def mark_live_ids(ids: Records, rows: int, skus: Records, dedupe_ms: int, live: NDArray[np.bool_]) -> int:
+    """Marks the ids that their SKUs' horizons reach; returns how many they are."""
     count = 0
-    for row in range(len(live)):
-        sku = owners[row]
-        live[row] = times_ms[row] >= max(skus[sku].newest_ms - dedupe_ms, skus[sku].floor_ms)
+    for row in range(rows):
+        sku = ids[row].sku
+        live[row] = ids[row].time_ms >= max(skus[sku].newest_ms - dedupe_ms, skus[sku].floor_ms)
         count += live[row]
     return count
 

@@ -736,11 +736,9 @@ class FactColumns(NamedTuple):
 
 
 class IdColumns(NamedTuple):
-    """Ids applied lately, as `RecentIds` has them: three numbers of each, and a table that finds them."""
+    """Ids applied lately, as `RecentIds` has them, and an open-addressed table that finds them."""
 
-    hashes: Hashes
-    times_ms: Ints
-    skus: Ints32
+    table: Records
     slots: Slots
 
 
@@ -1405,7 +1403,7 @@ def _find_id(ids: IdColumns, hash_: np.uint64, sku: int) -> int:
     while slots[slot] != 0:
         known: int = np.int64(slots[slot])
         row = (known & mask) - 1
-        if known & ~mask == tag and ids.hashes[row] == hash_ and ids.skus[row] == sku:
+        if known & ~mask == tag and ids.table[row].hash == hash_ and ids.table[row].sku == sku:
             break
         slot = (slot + 1) & mask
     return slot
@@ -1607,7 +1605,7 @@ def _apply_plain(messages: Messages, places: Ints32, begin: int, lane: Lane, hom
             return ROW_BY_ROW
         id_slot = _find_id(ids, hash_, sku)
         id_row = _id_row(ids.slots, id_slot)
-        if id_row >= 0 and ids.times_ms[id_row] >= horizon_ms:
+        if id_row >= 0 and ids.table[id_row].time_ms >= horizon_ms:
             counts[DUPLICATES] += 1
             counts[LAST_OFFSET] = messages.offsets[place]
             continue
@@ -1634,10 +1632,10 @@ def _apply_plain(messages: Messages, places: Ints32, begin: int, lane: Lane, hom
             id_row = sizes[SIZE_IDS]
             sizes[SIZE_IDS] = id_row + 1
             ids.slots[id_slot] = _tag_of(hash_, ids.slots) | id_row + 1
-            ids.hashes[id_row] = hash_
-            ids.skus[id_row] = sku
+            ids.table[id_row].hash = hash_
+            ids.table[id_row].sku = sku
             article.ids += 1
-        ids.times_ms[id_row] = time_ms
+        ids.table[id_row].time_ms = time_ms
         counts[APPLIED] += 1
         position = _reach(positions, position_pairs, sizes, position, sku, location, time_ms)
         before, direction = available_of(positions, position), 0
@@ -2270,13 +2268,13 @@ def chain_entries(entries: Records, rows: int, positions: Records) -> None:
 
 
 @compiled
-def enter_ids(slots: Slots, hashes: Hashes, count: int) -> None:
+def enter_ids(slots: Slots, ids: Records, count: int) -> None:
     """Enters the first ids into slots that are all free; all of them are different."""
     mask = len(slots) - 1
     for row in range(count):
         if row + ROWS_AHEAD < count:
-            prefetch(slots, _first_slot(hashes[row + ROWS_AHEAD], slots))
-        slot = _first_slot(hashes[row], slots)
+            prefetch(slots, _first_slot(ids[row + ROWS_AHEAD].hash, slots))
+        slot = _first_slot(ids[row].hash, slots)
         while slots[slot] != 0:
             slot = (slot + 1) & mask
-        slots[slot] = _tag_of(hashes[row], slots) | row + 1
+        slots[slot] = _tag_of(ids[row].hash, slots) | row + 1

@@ -52,7 +52,7 @@ def check(recent: RecentIds, known: Known) -> None:
             row = _id_row(columns.slots, slot)
             assert (row >= 0) == ((hash_, sku) in known)
             if row >= 0:
-                assert (columns.hashes[row], columns.skus[row], columns.times_ms[row]) == (hash_, sku, time_ms)
+                assert columns.table[row].tolist() == (hash_, time_ms, sku)
                 assert int(columns.slots[slot]) == hash_ >> 32 & ~mask | row + 1
 
 
@@ -71,9 +71,7 @@ def test_ids_come_back_from_a_dump(ids: list[tuple[int, int, int]]) -> None:
     loaded = RecentIds(recent._skus, DEDUPE_MS, NOBODY_SHORTENS)  # noqa: SLF001
     loaded.load(dumped)
     check(loaded, live)
-    assert [*zip(*(column.tolist() for column in loaded.ids), strict=True)] == [
-        (hash_, time_ms, sku) for (hash_, sku), time_ms in live.items()
-    ]
+    assert loaded.ids.tolist() == [(hash_, time_ms, sku) for (hash_, sku), time_ms in live.items()]
     assert loaded._skus["ids"].tolist() == [sum(owner == sku for _, owner in live) for sku in range(SKUS)]  # noqa: SLF001
 
 

@@ -146,8 +146,8 @@ def everything(lane: Lane) -> dict[str, object]:
     skus, positions = range(stock.skus.rows), range(stock.positions.rows)
     return found | {
         "standings": {name: column.tolist() for name, column in stock.tables()[2].with_obligations().items()},
-        "ids": [column.tolist() for column in ids],
-        "known": [lane._ids.knows(int(hash_), int(sku)) for hash_, sku in zip(ids.hashes, ids.skus, strict=True)],  # noqa: SLF001
+        "ids": [ids[name].tolist() for name in ids.dtype.names or ()],
+        "known": [lane._ids.knows(int(hash_), int(sku)) for hash_, sku in zip(ids["hash"], ids["sku"], strict=True)],  # noqa: SLF001
         "facts": [(lane._facts.of(sku), lane._facts.sightings(sku)) for sku in skus],  # noqa: SLF001
         "windows": [(window.hours(row), window.days(row)) for window in windows for row in positions],
         "rules": [stock.rules_of(sku) for sku in skus],
@@ -251,7 +251,7 @@ def test_the_second_format_is_restored() -> None:
     ):
         for name, bytes_ in dumped.items():
             assert table[name].tolist() == np.frombuffer(bytes_, table[name].dtype).tolist(), name
-    assert lane._ids.ids.hashes.tobytes() == state["ids"]["hash"]  # noqa: SLF001
+    assert lane._ids.ids["hash"].tobytes() == state["ids"]["hash"]  # noqa: SLF001
     assert stock.positions.rows > 100
     again = Lane.restore(0, lane.snapshot(), book, SETTINGS)
     assert everything(again) == everything(lane)
