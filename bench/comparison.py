@@ -1,6 +1,5 @@
 """Comparison: one job on several engines in turn, each timed and each checked by the oracle."""
 
-import os
 import subprocess
 import tempfile
 import time
@@ -42,7 +41,6 @@ from bench.provenance import Provenance, now_text, provenance
 from bench.retail import movements as retail_movements
 from bench.retail import read_lines
 from bench.servers import CHECKOUT
-from native.malloc import with_huge_pages
 from schemas.outputs import Threshold
 from schemas.topics import THRESHOLDS
 
@@ -239,8 +237,7 @@ def peer_running(engine: str, python: Path, where: Stage, group: str, state: Pat
         }
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
         command = [str(python), "-m", PEERS[engine].module, *words]
-        settings = with_huge_pages(os.environ) | {"PYTHONPATH": str(CHECKOUT)}
-        with program_running(engine, command, settings, Path(directory)) as running:
+        with program_running(engine, command, {"PYTHONPATH": str(CHECKOUT)}, Path(directory)) as running:
             yield running
 
 

@@ -1,9 +1,7 @@
 """Processes: a function in fresh processes, one or several at once, each with its answer."""
 
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext, SpawnProcess
@@ -11,7 +9,6 @@ from multiprocessing.synchronize import Barrier
 from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
 from bench.drain import BenchError
-from native.malloc import TUNABLES, with_huge_pages
 
 KILL_SECONDS_MAX: Final = 10.0
 
@@ -67,24 +64,9 @@ def _start(
 ) -> _Started:
     answers, answering = context.Pipe(duplex=False)
     process = context.Process(target=_run, args=(answering, barrier, function, arguments), daemon=True)
-    with _as_workers_are_started():
-        process.start()
+    process.start()
     answering.close()  # theirs alone, so that its end is seen
     return _Started(process, answers)
-
-
-@contextmanager
-def _as_workers_are_started() -> Iterator[None]:
-    """What is started meanwhile is given memory as workers are."""
-    before = os.environ.get(TUNABLES)
-    os.environ.update(with_huge_pages(os.environ))
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[TUNABLES]
-        else:
-            os.environ[TUNABLES] = before
 
 
 def _run(

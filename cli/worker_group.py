@@ -3,7 +3,6 @@
 Light, because a command starts them before it loads anything else.
 """
 
-import os
 import socket
 import subprocess
 import sys
@@ -12,7 +11,6 @@ from types import TracebackType
 from typing import Final, Self
 
 from cli.worker_spec import WorkerSpec, monotonic_ms, tell, words_from
-from native.malloc import with_huge_pages
 from sinks.tether import tethered
 
 KILL_SECONDS_MAX: Final = 10.0
@@ -47,7 +45,6 @@ class Group:
                 tethered([sys.executable, *self.program, str(far.fileno())]),
                 pass_fds=(far.fileno(),),
                 start_new_session=True,
-                env=with_huge_pages(os.environ),
             )
         self._children.append(child)
 

@@ -242,16 +242,6 @@ def test_without_work_workers_end_with_the_command(tmp_path: Path) -> None:
     assert not any(psutil.pid_exists(int(file.name)) for file in tmp_path.iterdir())
 
 
-def test_workers_are_given_their_heap_in_huge_pages(tmp_path: Path) -> None:
-    """Their malloc reads it before anything of theirs runs."""
-    told = tmp_path / "told"
-    here = f"import os; from pathlib import Path; Path({str(told)!r}).write_text(os.environ['GLIBC_TUNABLES'])\n"
-    with Group(1, ("-c", here + WORKER)):
-        while not (told.exists() and told.read_text()):
-            time.sleep(0.01)
-    assert "glibc.malloc.hugetlb=1" in told.read_text().split(":")
-
-
 def test_workers_that_load_end_with_a_command_that_is_killed(tmp_path: Path) -> None:
     """Nothing but the kernel can end them then."""
     here = (
