@@ -213,6 +213,7 @@ def test_a_busy_flow_goes_on_from_a_base_begun_before_the_end_of_an_epoch(place:
     try:
         flow.start(1)
         produce(place.servers.kafka.bootstrap_servers, sent[:at])
+        place.wait_until_read(flow)  # it has a store by now
         while [is_whole(lane) for lane in _kept(state)] != [False]:
             assert at < len(sent), "no epoch has ended with changes"
             produce(place.servers.kafka.bootstrap_servers, sent[at : at + step])
