@@ -281,7 +281,7 @@ class Names:
 class NameIndex:
     """Many names by dense row number, and back: nothing but their bytes, in a table that compiled loops search, too.
 
-    An object of each, known to a list and a dictionary, took 150 bytes; so one is made for whoever asks.
+    An object of each, known to a list and a dictionary, took some 120 bytes; so one is made for whoever asks.
     """
 
     def __init__(self) -> None:
